@@ -1,0 +1,43 @@
+"""The ``headrace`` command. Each subcommand lies in its own module and is imported when used."""
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "up": "services.commands.up",
+    "down": "services.commands.up",
+    "status": "services.commands.status",
+    "doctor": "services.commands.doctor",
+    "setup": "services.commands.setup",
+    "demo": "services.commands.demo",
+    "simulate": "services.commands.simulate",
+    "replay": "services.commands.replay",
+    "backfill": "services.commands.replay",
+    "watch": "services.commands.watch",
+    "features": "services.commands.features",
+    "dlq": "services.commands.dlq",
+    "train": "services.commands.train",
+    "model": "services.commands.model",
+    "worker": "services.worker",
+    "archiver": "services.archiver",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand when it is called: ``import feast`` alone takes seconds."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="headrace")
+def main() -> None:
+    """Headrace: a click on one Kafka topic becomes a refreshed slate on another."""

@@ -1,0 +1,72 @@
+"""Every setting of every process, read from ``HEADRACE_*`` once, at the entry point."""
+
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What every process needs: where the servers are, and how to speak of itself."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, extra="ignore")
+
+    kafka_servers: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers.")
+    redis_address: str = Field("127.0.0.1:6379", description="Redis host:port.")
+    triton_address: str = Field("127.0.0.1:8001", description="Triton gRPC host:port.")
+    prefix: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_.-]*$",
+        max_length=64,
+        description="Put before every topic, consumer group and Feast project name.",
+    )
+    data_dir: Path = Field(
+        Path(platformdirs.user_data_dir("headrace")),
+        description="State of the embedded servers, the archive and model versions.",
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, JSON elsewhere."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def feast_registry(self) -> Path:
+        """Where the Feast registry lies."""
+        return self.data_dir / "feast" / "registry.db"
+
+    @property
+    def archive_dir(self) -> Path:
+        """Where the archiver keeps ``events.v1/partition=p/<first>-<last>.parquet``."""
+        return self.data_dir / "archive"
+
+
+class WorkerSettings(Settings):
+    """The stream worker."""
+
+    worker_group: str = Field("headrace-worker", description="Kafka consumer group.")
+    worker_instance_id: str = Field(
+        "", description="Static group membership: set it to restart without a rebalance."
+    )
+    worker_session_timeout_s: float = Field(10.0, ge=1, le=300)
+    slate_size: int = Field(20, ge=1, le=200, description="Items in a slate (k).")
+    surface: str = Field("home", min_length=1, max_length=64)
+    batch_size: int = Field(256, ge=1, le=4096, description="Most events in a micro-batch.")
+    max_ahead_s: float = Field(
+        300.0, ge=0, description="How far an event may lie ahead of its record's Kafka timestamp."
+    )
+    model_name: str = "ranker"
+    triton_deadline_ms: int = Field(
+        500, ge=1, le=60_000, description="After this the slate comes from the live sources."
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")
+
+
+class ArchiverSettings(Settings):
+    """The archiver, which keeps the event log as Parquet."""
+
+    archiver_group: str = Field("headrace-archiver", description="Kafka consumer group.")
+    archive_roll_records: int = Field(50_000, ge=1, description="Records in a file, at most.")
+    archive_roll_s: float = Field(30.0, gt=0, description="Age of an unfinished file, at most.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")

@@ -1,0 +1,44 @@
+"""What the pipeline asks of a ranker, whoever answers. The Triton client is `services.triton`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RankerUnavailable(Exception):
+    """No answer in time, or none that can be used. The slate comes from the live sources."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankerInput:
+    """One user's history as the ranker reads it: parallel arrays, newest last, not padded."""
+
+    item_keys: NDArray[np.int64]  # (L,)
+    event_types: NDArray[np.int32]  # (L,) codes of `EventType`
+    ages_s: NDArray[np.float32]  # (L,) seconds before the newest interaction; the last is 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The best items of each user, best first."""
+
+    item_keys: NDArray[np.int64]  # (B, K); 0 where a row has fewer than K items
+    scores: NDArray[np.float32]  # (B, K)
+
+
+class Ranker(Protocol):
+    """Scores a batch of users with one version of the model."""
+
+    async def rank(
+        self, inputs: Sequence[RankerInput], *, version: str, deadline_s: float
+    ) -> Ranked:
+        """
+        Rank the whole catalogue of *version* for each user.
+
+        Raises:
+            RankerUnavailable: If the answer is late, missing or malformed.
+        """
+        ...

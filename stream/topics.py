@@ -1,0 +1,87 @@
+"""The one table of topics: name, key, partitions, retention, compaction and largest record."""
+
+from dataclasses import dataclass
+
+KIB = 1024
+DAY_MS = 24 * 60 * 60 * 1000
+
+EVENTS = "events.v1"
+ITEMS = "items.v1"
+RECOMMENDATIONS = "recommendations.v1"
+SIGNALS = "signals.v1"
+DEPLOYMENTS = "deployments.v1"
+TRACE = "trace.v1"
+EVENTS_DLQ = "events.v1.dlq"
+ITEMS_DLQ = "items.v1.dlq"
+
+EVENT_PARTITIONS = 8
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic as it is created."""
+
+    name: str
+    key: str
+    written_by: str
+    partitions: int
+    max_record_bytes: int = 1024 * KIB
+    retention_ms: int = -1
+    compacted: bool = False
+    log_append_time: bool = False
+
+    def config(self) -> dict[str, str]:
+        """The topic-level Kafka configuration."""
+        return {
+            "cleanup.policy": "compact" if self.compacted else "delete",
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(self.max_record_bytes),
+            "message.timestamp.type": "LogAppendTime" if self.log_append_time else "CreateTime",
+        }
+
+
+TOPICS = {
+    topic.name: topic
+    for topic in (
+        Topic(
+            EVENTS,
+            key="user_id",
+            written_by="storefront",
+            partitions=EVENT_PARTITIONS,
+            retention_ms=30 * DAY_MS,
+            # The far-future rule compares with this, so it must be the broker's clock.
+            log_append_time=True,
+        ),
+        Topic(ITEMS, key="item_id", written_by="catalogue", partitions=4, compacted=True),
+        Topic(
+            RECOMMENDATIONS,
+            key="user_id",
+            written_by="worker",
+            partitions=EVENT_PARTITIONS,
+            compacted=True,
+        ),
+        Topic(DEPLOYMENTS, key="model name", written_by="CLI", partitions=1, compacted=True),
+        # A letter holds what was refused and why, so it must be larger than any event.
+        Topic(
+            EVENTS_DLQ,
+            key="as the source",
+            written_by="worker",
+            partitions=EVENT_PARTITIONS,
+            max_record_bytes=2048 * KIB,
+            retention_ms=30 * DAY_MS,
+        ),
+        Topic(
+            ITEMS_DLQ,
+            key="as the source",
+            written_by="worker",
+            partitions=1,
+            max_record_bytes=2048 * KIB,
+            retention_ms=30 * DAY_MS,
+        ),
+    )
+}
+
+
+def with_prefix(prefix: str, name: str) -> str:
+    """The name of a topic, consumer group or Feast project on a shared cluster."""
+    return f"{prefix}{name}"

@@ -26,6 +26,13 @@ class Settings(BaseSettings):
         Path(platformdirs.user_data_dir("headrace")),
         description="State of the embedded servers, the archive and model versions.",
     )
+    cache_dir: Path = Field(
+        Path(platformdirs.user_cache_dir("headrace")),
+        description="What `headrace setup` fetched: Kafka's jars, the model environment.",
+    )
+    ready_file: Path | None = Field(
+        None, description="A long-running process touches this file once it is ready for work."
+    )
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: console on a terminal, JSON elsewhere."
     )

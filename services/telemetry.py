@@ -1,0 +1,234 @@
+"""
+Logs and metrics. Every metric's name is in this file, and nowhere else.
+
+A process makes one metrics object and hands its methods to whoever measures, so that ``stream``
+and ``features`` import nothing of this.
+"""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    start_http_server,
+)
+
+STAGES = ("decode", "read", "fold", "rank", "slate", "write", "publish", "mark", "commit")
+OUTCOMES = ("folded", "duplicate", "late", "rekeyed", "dead_lettered")
+
+# 0.1 ms to 10 s: a stage is tens of microseconds an event, and a stuck server is seconds.
+SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01),
+    *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+EVENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class WorkerMetrics:
+    """What a worker counts, ``headrace_*``."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._events = Counter(
+            "headrace_events_total",
+            "Events settled, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._slates = Counter(
+            "headrace_slates_total",
+            "Slates published, by the strategy that made them.",
+            ["strategy"],
+            registry=registry,
+        )
+        self._stage = Histogram(
+            "headrace_stage_seconds",
+            "Time of one stage of one micro-batch.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "headrace_batch_events", "Events in a micro-batch.", buckets=EVENTS, registry=registry
+        )
+        self._event_to_result = Histogram(
+            "headrace_event_to_result_seconds",
+            "From the broker's timestamp of an event to the acknowledgement of its slate.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._ranker_unavailable = Counter(
+            "headrace_ranker_unavailable_total",
+            "Batches that the ranker did not answer, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._catalogue_items = Gauge(
+            "headrace_catalogue_items", "Items that this worker knows.", registry=registry
+        )
+        self._collisions = Counter(
+            "headrace_item_key_collisions_total",
+            "Pairs of item ids with the same item key.",
+            registry=registry,
+        )
+        self._deployments = Counter(
+            "headrace_deployments_followed_total",
+            "Model versions that this worker switched to.",
+            ["model"],
+            registry=registry,
+        )
+        self._model_version = Gauge(
+            "headrace_model_version", "The version in use.", ["model"], registry=registry
+        )
+        self._lag = Gauge(
+            "headrace_consumer_lag_records",
+            "Records on a partition that this worker has not settled.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        # A rate() needs the zero before the first event, so known labels exist from the start.
+        for outcome in OUTCOMES:
+            self._events.labels(outcome)
+        for stage in STAGES:
+            self._stage.labels(stage)
+
+    def count_events(self, outcome: str, count: int = 1) -> None:
+        """Count events by one of `OUTCOMES`."""
+        self._events.labels(outcome).inc(count)
+
+    def count_slates(self, strategy: str, count: int = 1) -> None:
+        """Count published slates."""
+        self._slates.labels(strategy).inc(count)
+
+    def observe_stage(self, stage: str, seconds: float) -> None:
+        """Record how long one of `STAGES` took for one micro-batch."""
+        self._stage.labels(stage).observe(seconds)
+
+    def observe_batch(self, events: int) -> None:
+        """Record the size of a micro-batch."""
+        self._batch.observe(events)
+
+    def observe_event_to_result(self, seconds: float) -> None:
+        """Record one event's way from the broker's timestamp to the acknowledged slate."""
+        self._event_to_result.observe(seconds)
+
+    def count_ranker_unavailable(self, reason: str) -> None:
+        """Count a batch without the ranker; *reason* is one of few words, never a message."""
+        self._ranker_unavailable.labels(reason).inc()
+
+    def set_catalogue_items(self, items: int) -> None:
+        """Say how many items are in the catalogue."""
+        self._catalogue_items.set(items)
+
+    def count_item_key_collision(self) -> None:
+        """Count two item ids that share a key."""
+        self._collisions.inc()
+
+    def follow_deployment(self, model: str, version: str) -> None:
+        """Record that *version*, a decimal number, now serves."""
+        self._deployments.labels(model).inc()
+        self._model_version.labels(model).set(int(version))
+
+    def set_lag(self, topic: str, partition: int, records: int) -> None:
+        """Say how far behind the end of a partition this worker is."""
+        self._lag.labels(topic, str(partition)).set(records)
+
+
+class ArchiverMetrics:
+    """What an archiver counts, ``headrace_archive_*``."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._records = Counter(
+            "headrace_archive_records_total", "Records in finished files.", registry=registry
+        )
+        self._files = Counter("headrace_archive_files_total", "Finished files.", registry=registry)
+        self._bytes = Counter(
+            "headrace_archive_bytes_total", "Bytes in finished files.", registry=registry
+        )
+        self._flush = Histogram(
+            "headrace_archive_flush_seconds",
+            "Time to write, sync and rename one file.",
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._next_offset = Gauge(
+            "headrace_archive_next_offset",
+            "First offset of a partition that is not in the archive.",
+            ["partition"],
+            registry=registry,
+        )
+        self._partitions = Gauge(
+            "headrace_archive_partitions", "Partitions assigned.", registry=registry
+        )
+
+    def count_file(self, records: int, size_bytes: int, seconds: float) -> None:
+        """Count one finished file."""
+        self._records.inc(records)
+        self._files.inc()
+        self._bytes.inc(size_bytes)
+        self._flush.observe(seconds)
+
+    def set_next_offset(self, partition: int, offset: int) -> None:
+        """Say where the archive of a partition ends."""
+        self._next_offset.labels(str(partition)).set(offset)
+
+    def set_partitions(self, count: int) -> None:
+        """Say how many partitions are assigned."""
+        self._partitions.set(count)
+
+
+def serve_metrics(port: int, host: str = "127.0.0.1") -> None:
+    """Serve ``/metrics`` from a daemon thread; port 0 is off."""
+    if port:
+        start_http_server(port, addr=host)
+
+
+def configure_logging(format: str, level: str, stream: TextIO | None = None) -> None:
+    """
+    Send every log line of the process, the libraries' own too, to *stream* in one form.
+
+    Args:
+        format: ``console``, ``json``, or ``auto``: console if *stream* is a terminal.
+        level: ``debug``, ``info``, ``warning`` or ``error``.
+        stream: Standard output by default. A command that prints an answer there passes
+            standard error.
+    """
+    stream = stream or sys.stdout
+    console = format == "console" or (format == "auto" and stream.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        if console
+        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )

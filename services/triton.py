@@ -1,0 +1,293 @@
+"""
+The only home of `tritonclient`: asking the ranker, and loading and probing its versions.
+
+Messages of `RankerUnavailable` start with one of four reasons, fit for a metric's label:
+``late``, ``down`` (no connection), ``refused`` (Triton says no) and ``malformed``.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc.aio as triton
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
+
+from stream.ranking import Ranked, RankerInput, RankerUnavailable
+
+DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
+    "item_keys": ("INT64", np.int64),
+    "event_types": ("INT32", np.int32),
+    "ages_s": ("FP32", np.float32),
+}
+# gRPC's own back-off grows to two minutes: Triton would be back long before its clients are.
+CHANNEL = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+]
+PROBE_TIMEOUT_S = 1.0
+PROBE_PAUSE_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What one loaded version expects and promises, read from Triton itself."""
+
+    inputs: tuple[str, ...]
+    history_length: int
+    k: int
+    max_batch: int
+
+
+def connect(address: str) -> triton.InferenceServerClient:
+    """A client of the Triton at *address* (gRPC host:port). Call it inside the event loop."""
+    return triton.InferenceServerClient(address, channel_args=CHANNEL)
+
+
+class TritonRanker:
+    """`stream.ranking.Ranker` on a Triton server: one request per micro-batch."""
+
+    def __init__(self, address: str, *, model_name: str = "ranker") -> None:
+        self._address = address
+        self._model = model_name
+        self._client: triton.InferenceServerClient | None = None
+        self._contracts: dict[str, Contract] = {}
+        self._probing: asyncio.Task[None] | None = None
+
+    async def rank(
+        self, inputs: Sequence[RankerInput], *, version: str, deadline_s: float
+    ) -> Ranked:
+        """
+        Rank the whole catalogue of *version* for each user.
+
+        After a timeout the calls fail at once, until a probe in the background has had an
+        answer: a hung server must not cost every micro-batch its whole deadline.
+
+        Raises:
+            RankerUnavailable: If the answer is late, missing or malformed.
+        """
+        if self._probing is not None and not self._probing.done():
+            raise RankerUnavailable("late: no answer lately; probing until there is one")
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await self._rank(inputs, version, deadline_s)
+        except TimeoutError:
+            self._suspect(version)
+            raise RankerUnavailable(f"late: no answer within {deadline_s * 1000:.0f} ms") from None
+        except RankerUnavailable as error:
+            self._contracts.pop(version, None)  # the version may have been replaced
+            if str(error).startswith("late"):
+                self._suspect(version)
+            raise
+
+    async def contract(self, version: str, *, deadline_s: float) -> Contract:
+        """What *version* expects and promises; asked once. Raises `RankerUnavailable`."""
+        if version not in self._contracts:
+            client = self._connected()
+            self._contracts[version] = await read_contract(client, self._model, version, deadline_s)
+        return self._contracts[version]
+
+    async def close(self) -> None:
+        """Give the connection back."""
+        if self._probing is not None:
+            self._probing.cancel()
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def _rank(self, inputs: Sequence[RankerInput], version: str, deadline_s: float) -> Ranked:
+        contract = await self.contract(version, deadline_s=deadline_s)
+        parts = [
+            await infer(
+                self._connected(),
+                self._model,
+                version,
+                contract,
+                pad(inputs[start : start + contract.max_batch], contract.history_length),
+                deadline_s,
+            )
+            for start in range(0, len(inputs), contract.max_batch)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        empty = Ranked(np.zeros((0, contract.k), np.int64), np.zeros((0, contract.k), np.float32))
+        return Ranked(
+            np.concatenate([part.item_keys for part in [empty, *parts]]),
+            np.concatenate([part.scores for part in [empty, *parts]]),
+        )
+
+    def _connected(self) -> triton.InferenceServerClient:
+        # Made at the first call, because a channel belongs to the event loop it is made in.
+        if self._client is None:
+            self._client = connect(self._address)
+        return self._client
+
+    def _suspect(self, version: str) -> None:
+        self._probing = asyncio.create_task(self._probe_until_answered(version))
+
+    async def _probe_until_answered(self, version: str) -> None:
+        while True:
+            try:
+                contract = await self.contract(version, deadline_s=PROBE_TIMEOUT_S)
+                await infer(
+                    self._connected(),
+                    self._model,
+                    version,
+                    contract,
+                    {name: np.zeros((1, 1), dtype) for name, (_, dtype) in DTYPES.items()},
+                    PROBE_TIMEOUT_S,
+                )
+            except RankerUnavailable as error:
+                if not str(error).startswith("late"):
+                    return  # it answers, if only to refuse: calls fail fast by themselves
+                await asyncio.sleep(PROBE_PAUSE_S)
+            else:
+                return
+
+
+def pad(inputs: Sequence[RankerInput], length: int) -> dict[str, NDArray[Any]]:
+    """The three ``(B, length)`` input tensors: the newest last, padded with 0 on the left."""
+    padded = {name: np.zeros((len(inputs), length), dtype) for name, (_, dtype) in DTYPES.items()}
+    for name, rows in padded.items():
+        for row, one in zip(rows, inputs, strict=True):
+            values = getattr(one, name)[-length:]
+            row[length - len(values) :] = values
+    return padded
+
+
+async def infer(
+    client: triton.InferenceServerClient,
+    model: str,
+    version: str,
+    contract: Contract,
+    tensors: Mapping[str, NDArray[Any]],
+    timeout_s: float,
+) -> Ranked:
+    """
+    One request, its answer checked in every dimension.
+
+    Args:
+        tensors: ``(B, L)`` each, named as in the contract, B at most ``contract.max_batch``.
+
+    Raises:
+        RankerUnavailable: If the answer is late, missing or malformed.
+    """
+    requested = [triton.InferRequestedOutput(name) for name in ("item_keys", "scores")]
+    sent = []
+    for name in contract.inputs:
+        tensor = triton.InferInput(name, tensors[name].shape, DTYPES[name][0])
+        sent.append(tensor.set_data_from_numpy(tensors[name]))
+    try:
+        answer = await client.infer(
+            model, sent, model_version=version, outputs=requested, client_timeout=timeout_s
+        )
+        keys, scores = answer.as_numpy("item_keys"), answer.as_numpy("scores")
+    except InferenceServerException as error:
+        raise _unavailable(error) from error
+    except ValueError as error:
+        # A stub that sees numpy 2 answers with empty tensors under the right shape.
+        raise RankerUnavailable(f"malformed: {error}") from error
+    rows = len(tensors["item_keys"])
+    return _checked(keys, scores, (rows, contract.k))
+
+
+def _checked(
+    keys: NDArray[Any] | None, scores: NDArray[Any] | None, shape: tuple[int, int]
+) -> Ranked:
+    if keys is None or scores is None:
+        raise RankerUnavailable("malformed: an output is missing")
+    if keys.shape != shape or scores.shape != shape:
+        raise RankerUnavailable(f"malformed: shapes {keys.shape}, {scores.shape}, not {shape}")
+    if keys.dtype != np.int64 or not np.isfinite(scores).all():
+        raise RankerUnavailable("malformed: item_keys are not int64 or scores not finite")
+    return Ranked(keys, scores)
+
+
+def _unavailable(error: InferenceServerException) -> RankerUnavailable:
+    reason = {
+        "StatusCode.DEADLINE_EXCEEDED": "late",
+        "StatusCode.CANCELLED": "late",
+    }.get(error.status() or "", "refused")
+    message = error.message() or "no reason given"
+    if "failed to connect" in message or "Connection" in message or "Socket closed" in message:
+        reason = "down"
+    return RankerUnavailable(f"{reason}: {message}")
+
+
+async def read_contract(
+    client: triton.InferenceServerClient, model: str, version: str, timeout_s: float
+) -> Contract:
+    """What the loaded *version* expects and promises. Raises `RankerUnavailable`."""
+    try:
+        answer = await client.get_model_config(model, version, client_timeout=timeout_s)
+    except InferenceServerException as error:
+        raise _unavailable(error) from error
+    config = answer.config
+    required = {tensor.name for tensor in config.input if not tensor.optional}
+    if unknown := sorted(required - set(DTYPES)):
+        raise RankerUnavailable(f"malformed: it requires inputs that are not sent: {unknown}")
+    outputs = {tensor.name: tuple(tensor.dims) for tensor in config.output}
+    if not {"item_keys", "scores"} <= outputs.keys():
+        raise RankerUnavailable(f"malformed: it promises only {sorted(outputs)}")
+    return Contract(
+        inputs=tuple(tensor.name for tensor in config.input if tensor.name in DTYPES),
+        history_length=int(config.parameters["history_length"].string_value or 50),
+        k=outputs["item_keys"][0],
+        max_batch=max(1, config.max_batch_size),
+    )
+
+
+async def load(address: str, model: str, *, config: str | None = None, timeout_s: float) -> None:
+    """
+    Load *model*, or load it again: the way to heal a dead stub.
+
+    Args:
+        config: A JSON model configuration to use in place of the repository's.
+
+    Raises:
+        RankerUnavailable: If Triton cannot, with its reason. What was loaded goes on serving.
+    """
+    async with connect(address) as client:
+        try:
+            await client.load_model(model, config=config, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _unavailable(error) from error
+
+
+async def ready_versions(address: str, model: str, *, timeout_s: float = 5.0) -> tuple[str, ...]:
+    """The versions of *model* that Triton calls ready. Raises `RankerUnavailable`."""
+    async with connect(address) as client:
+        try:
+            index = await client.get_model_repository_index(client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _unavailable(error) from error
+    ready = [one.version for one in index.models if one.name == model and one.state == "READY"]
+    return tuple(sorted(ready, key=int))
+
+
+async def is_alive(address: str, *, timeout_s: float = 1.0) -> bool:
+    """Whether the server process answers. Says nothing about models: probe those."""
+    async with connect(address) as client:
+        try:
+            return bool(await client.is_server_live(client_timeout=timeout_s))
+        except InferenceServerException:
+            return False
+
+
+async def answers(
+    address: str,
+    model: str,
+    version: str,
+    tensors: Mapping[str, NDArray[Any]],
+    *,
+    timeout_s: float,
+) -> Ranked:
+    """Ask *version* once, for a probe: readiness lies. Raises `RankerUnavailable`."""
+    async with connect(address) as client:
+        contract = await read_contract(client, model, version, timeout_s)
+        return await infer(client, model, version, contract, tensors, timeout_s)

@@ -90,7 +90,8 @@ class Event(BaseModel):
     session_id: Id | None = None
     price: float | None = Field(None, ge=0, le=1e12, allow_inf_nan=False)
     currency: Currency | None = None
-    quantity: int | None = Field(None, ge=1, le=1_000_000)
+    # Real logs hold slips of the keyboard (10**16 pairs of pants): no reason to lose an event.
+    quantity: int | None = Field(None, ge=1, le=2**63 - 1)
     order_id: Id | None = None
     query: str | None = Field(None, max_length=4096, description="Required for `search`.")
     recommendation_id: Id | None = None

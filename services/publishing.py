@@ -1,0 +1,131 @@
+"""The one way our tools write to Kafka: every record acknowledged by all replicas, or an error."""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from services.errors import CommandFailed
+
+Header = tuple[str, bytes]
+Delivered = Callable[[int, int], None]  # partition, offset
+CONNECT_TIMEOUT_S = 10.0
+FLUSH_TIMEOUT_S = 70.0  # longer than message.timeout.ms, so that every record has had its report
+
+
+class NotDelivered(CommandFailed):
+    """Kafka did not take a record."""
+
+
+class Publisher:
+    """
+    A producer that never loses quietly.
+
+    It puts a record where Kafka's Java clients would (librdkafka's own default does not), keeps
+    their order, and raises `NotDelivered` from the next call after a record was refused.
+    """
+
+    def __init__(self, servers: str, *, client_id: str = "headrace-tools") -> None:
+        self._servers = servers
+        self._error: KafkaError | None = None
+        self._producer = Producer(
+            {
+                "bootstrap.servers": servers,
+                "client.id": client_id,
+                "partitioner": "murmur2_random",
+                "acks": "all",
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                "message.timeout.ms": 60_000,
+                "message.max.bytes": 4 * 1024 * 1024,  # each topic has its own, lower limit
+                "queue.buffering.max.kbytes": 64 * 1024,
+                "log_level": 3,  # errors only: what matters is raised
+            }
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.flush()
+        else:  # the first error is the one to tell
+            self._producer.flush(FLUSH_TIMEOUT_S)
+
+    def cluster_id(self, topic: str) -> str:
+        """
+        The cluster's id, once it is known to be there and to have *topic*.
+
+        Raises:
+            CommandFailed: Naming what is missing and what to do.
+        """
+        return require_topic(self._producer, self._servers, topic)
+
+    def send(
+        self,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        *,
+        headers: Sequence[Header] = (),
+        delivered: Delivered | None = None,
+    ) -> None:
+        """Queue one record; waits while the queue is full. *delivered* is called on its report."""
+        self._raise_refused()
+
+        def report(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                self._error = self._error or error
+            elif delivered is not None:
+                delivered(message.partition() or 0, message.offset() or 0)
+
+        while True:
+            try:
+                self._producer.produce(
+                    topic, key=key, value=value, headers=list(headers), on_delivery=report
+                )
+                break
+            except BufferError:
+                self._producer.poll(0.1)
+                self._raise_refused()
+            except KafkaException as error:
+                raise NotDelivered(f"Kafka refused a record: {error.args[0].str()}") from error
+        self._producer.poll(0)
+
+    def poll(self, timeout_s: float = 0.0) -> None:
+        """Serve delivery reports for up to *timeout_s*."""
+        self._producer.poll(timeout_s)
+        self._raise_refused()
+
+    def flush(self) -> None:
+        """Wait until every record is acknowledged."""
+        unsent = self._producer.flush(FLUSH_TIMEOUT_S)
+        self._raise_refused()
+        if unsent:
+            raise NotDelivered(f"Kafka at {self._servers} did not take {unsent} records in time.")
+
+    def _raise_refused(self) -> None:
+        if self._error is not None:
+            raise NotDelivered(f"Kafka refused a record: {self._error.str()}")
+
+
+def require_topic(client: Producer, servers: str, topic: str) -> str:
+    """The cluster's id; see `Publisher.cluster_id`."""
+    try:
+        metadata = client.list_topics(topic, timeout=CONNECT_TIMEOUT_S)
+    except KafkaException as error:
+        raise CommandFailed(
+            f"no Kafka at {servers}. Start `headrace up`, or set HEADRACE_KAFKA_SERVERS."
+        ) from error
+    if metadata.topics[topic].error is not None:
+        raise CommandFailed(
+            f"Kafka at {servers} has no topic {topic}. Create it: headrace setup --topics."
+        )
+    return str(metadata.cluster_id)

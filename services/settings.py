@@ -18,7 +18,7 @@ class Settings(BaseSettings):
     triton_address: str = Field("127.0.0.1:8001", description="Triton gRPC host:port.")
     prefix: str = Field(
         "",
-        pattern=r"^[A-Za-z0-9_.-]*$",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$",
         max_length=64,
         description="Put before every topic, consumer group and Feast project name.",
     )
@@ -37,6 +37,12 @@ class Settings(BaseSettings):
         "auto", description="auto: console on a terminal, JSON elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def feast_project(self) -> str:
+        """The prefixed project name; Feast takes letters, digits and underscores only."""
+        escaped = self.prefix.replace("_", "__").replace("-", "_h").replace(".", "_d")
+        return f"{escaped}headrace"
 
     @property
     def feast_registry(self) -> Path:

@@ -1,0 +1,1 @@
+"""The embedded stack: real Kafka, Redis and Triton as supervised child processes, on localhost."""

@@ -1,4 +1,4 @@
-"""The event contract: what a storefront writes to `events.v1`, and how its bytes become an `Event`."""
+"""The event contract: what a storefront writes to `events.v1`, and how bytes become an `Event`."""
 
 import re
 from datetime import datetime

@@ -1,11 +1,13 @@
 """What the pipeline asks of a ranker, whoever answers. The Triton client is `services.triton`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stream.recommendation import ModelVersion
 
 
 class RankerUnavailable(Exception):
@@ -27,6 +29,20 @@ class Ranked:
 
     item_keys: NDArray[np.int64]  # (B, K); 0 where a row has fewer than K items
     scores: NDArray[np.float32]  # (B, K)
+
+
+Candidate = tuple[int, float, str]  # item key, score, source
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The ranker's candidates by user, and the version that made them; empty when none did."""
+
+    candidates: Mapping[str, list[Candidate]]
+    model: ModelVersion | None
+
+
+NO_RANKING = Ranking({}, None)
 
 
 class Ranker(Protocol):

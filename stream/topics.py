@@ -12,7 +12,6 @@ SIGNALS = "signals.v1"
 DEPLOYMENTS = "deployments.v1"
 TRACE = "trace.v1"
 EVENTS_DLQ = "events.v1.dlq"
-ITEMS_DLQ = "items.v1.dlq"
 
 EVENT_PARTITIONS = 8
 
@@ -67,14 +66,6 @@ TOPICS = {
             key="as the source",
             written_by="worker",
             partitions=EVENT_PARTITIONS,
-            max_record_bytes=2048 * KIB,
-            retention_ms=30 * DAY_MS,
-        ),
-        Topic(
-            ITEMS_DLQ,
-            key="as the source",
-            written_by="worker",
-            partitions=1,
             max_record_bytes=2048 * KIB,
             retention_ms=30 * DAY_MS,
         ),

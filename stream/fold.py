@@ -1,0 +1,90 @@
+"""Stage 3, fold: take a micro-batch into the users' rows, event by event; count every record."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stream.decode import Accepted, Decoded, Misplaced, Refused
+from stream.history import Outcome, UserRow
+from stream.marks import Mark
+
+
+@dataclass(slots=True)
+class Folded:
+    """
+    What a micro-batch makes of the state.
+
+    Attributes:
+        rows: The row of each touched user after the batch.
+        marks: The mark of each partition after the batch.
+        newest: Each touched user's newest record of the batch.
+        wanting_slates: Touched users with at least one live event, in order of appearance.
+        refused, misplaced: Records that are published elsewhere.
+        folded: Events that changed a row, in order.
+        outcomes: One for each record not settled before, in order.
+    """
+
+    rows: dict[str, UserRow]
+    marks: dict[int, Mark]
+    newest: dict[str, Accepted] = field(default_factory=dict)
+    wanting_slates: dict[str, None] = field(default_factory=dict)
+    refused: list[Refused] = field(default_factory=list)
+    misplaced: list[Misplaced] = field(default_factory=list)
+    folded: list[Accepted] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+
+def fold(
+    decoded: Sequence[Decoded], rows: Mapping[str, UserRow], marks: Mapping[int, Mark]
+) -> Folded:
+    """
+    Fold *decoded*, in offset order for each partition, into *rows* and *marks*.
+
+    A record before its partition's mark is settled already: its slate is published and it is
+    counted, so nothing is done. A record that the row has but the mark has not is what a crash
+    between the two leaves behind: it is counted as the row remembers it, and its slate is made
+    again.
+    """
+    first_unmarked = {partition: mark.next_offset for partition, mark in marks.items()}
+    result = Folded(rows=dict(rows), marks=dict(marks))
+    for one in decoded:
+        partition, offset = one.record.partition, one.record.offset
+        if offset < result.marks[partition].next_offset:
+            continue
+        outcome = _fold_one(result, one, first_unmarked[partition])
+        result.marks[partition].settle(offset, outcome)
+        result.outcomes.append(outcome)
+    return result
+
+
+def _fold_one(result: Folded, one: Decoded, first_unmarked: int) -> Outcome:
+    if isinstance(one, Refused):
+        result.refused.append(one)
+        return Outcome.DEAD_LETTERED
+    if isinstance(one, Misplaced):
+        result.misplaced.append(one)
+        return Outcome.REKEYED
+    return _fold_event(result, one, first_unmarked)
+
+
+def _fold_event(result: Folded, one: Accepted, first_unmarked: int) -> Outcome:
+    user_id, record = one.event.user_id, one.record
+    row = result.rows[user_id].settle(first_unmarked)
+    if record.partition == row.partition and record.offset <= row.offset:
+        outcome = row.outcome_of(record.offset)
+        if outcome is None:
+            outcome = _found_in(row, record.offset)
+    else:
+        row, outcome = row.fold(one.event, partition=record.partition, offset=record.offset)
+    result.rows[user_id] = row
+    result.newest[user_id] = one
+    if not one.is_backfill:
+        result.wanting_slates[user_id] = None
+    if outcome is Outcome.FOLDED:
+        result.folded.append(one)
+    return outcome
+
+
+def _found_in(row: UserRow, offset: int) -> Outcome:
+    # The mark was lost with more than a batch after it; the lists tell what they still can.
+    is_there = any((entries["offset"] == offset).any() for entries in row.lists.values())
+    return Outcome.FOLDED if is_there else Outcome.DUPLICATE

@@ -1,0 +1,233 @@
+"""
+A user's row: bounded lists of what they did, folded event by event and stored packed.
+
+Everything else about a user is derived from the row. The lists do not evict each other, so a
+thousand impressions never push out a purchase.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.event_types import EventType
+from stream.events import Event
+from stream.keys import PADDING_KEY, event_key, item_key
+from stream.ranking import RankerInput
+
+ENTRY = np.dtype(
+    [
+        ("timestamp_ms", "<i8"),  # event time
+        ("offset", "<i8"),  # of the record in its partition: breaks ties of event time
+        ("event_key", "<u8"),
+        ("item_key", "<i8"),  # 0 for a search
+        ("price", "<f4"),  # NaN when the event had none
+        ("event_type", "u1"),
+    ]
+)
+Entries = NDArray[np.void]
+
+# Which list an event goes to, and how much each list holds.
+LIMITS = {"interactions": 128, "purchases": 256, "dislikes": 256, "impressions": 256}
+LIST_OF = {
+    EventType.IMPRESSION: "impressions",
+    EventType.PURCHASE: "purchases",
+    EventType.REFUND: "purchases",
+    EventType.DISLIKE: "dislikes",
+}
+FORMAT = 1
+
+
+class Outcome(IntEnum):
+    """What became of one record. Together they account for every record of a partition."""
+
+    FOLDED = 0
+    DUPLICATE = 1
+    LATE = 2
+    REKEYED = 3
+    DEAD_LETTERED = 4
+
+
+class UnknownRowFormat(Exception):
+    """A row that this version cannot read. Upgrade the worker, or rebuild the state."""
+
+
+# One record's outcome as the row remembers it until the partition's mark has passed it.
+TALLY = np.dtype([("offset", "<i8"), ("outcome", "u1")])
+
+_HEADER = np.dtype(
+    [
+        ("format", "<u2"),
+        ("partition", "<i4"),
+        ("offset", "<i8"),
+        ("lengths", "<u2", (len(LIMITS),)),
+        ("evicted_ms", "<i8", (len(LIMITS),)),
+        ("tally", "<u2"),
+    ]
+)
+_NEVER = np.iinfo(np.int64).min
+
+
+def _no_entries() -> Mapping[str, Entries]:
+    return {name: np.empty(0, ENTRY) for name in LIMITS}
+
+
+@dataclass(frozen=True)
+class UserRow:
+    """
+    One user's state.
+
+    Attributes:
+        lists: Name of the list to its entries, oldest first by (event time, offset).
+        evicted_ms: Name of the list to the event time of the newest entry it has evicted. An
+            event no newer than that cannot be told from a duplicate of an evicted one.
+        partition, offset: The newest record folded in (``applied``); offset -1 for a new row.
+        tally: Outcomes of the records that the last write of this row folded. Should the worker
+            die before the partition's mark is written, the repeat counts them from here.
+    """
+
+    lists: Mapping[str, Entries] = field(default_factory=_no_entries)
+    evicted_ms: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, _NEVER))
+    partition: int = -1
+    offset: int = -1
+    tally: tuple[tuple[int, Outcome], ...] = ()
+
+    def fold(self, event: Event, *, partition: int, offset: int) -> tuple[Self, Outcome]:
+        """Take in *event* from *offset* of *partition*: newer than the row's own ``offset``."""
+        lists, evicted_ms = dict(self.lists), dict(self.evicted_ms)
+        outcome = _fold_into(lists, evicted_ms, event, offset)
+        tally = (*self.tally, (offset, outcome))
+        row = replace(
+            self,
+            lists=lists,
+            evicted_ms=evicted_ms,
+            partition=partition,
+            offset=offset,
+            tally=tally,
+        )
+        return row, outcome
+
+    def outcome_of(self, offset: int) -> Outcome | None:
+        """What became of the record at *offset*, if the last write of this row folded it."""
+        return dict(self.tally).get(offset)
+
+    def settle(self, first_unmarked: int) -> Self:
+        """Forget the outcomes of records that the partition's mark has passed."""
+        return replace(self, tally=tuple(one for one in self.tally if one[0] >= first_unmarked))
+
+    @property
+    def as_of_ms(self) -> int:
+        """Event time of the newest event folded in, epoch ms."""
+        newest = (
+            int(entries["timestamp_ms"][-1]) for entries in self.lists.values() if len(entries)
+        )
+        return max(newest, default=0)
+
+    def bought(self) -> frozenset[int]:
+        """Keys of items bought and not refunded since."""
+        purchases = self.lists["purchases"]
+        last = dict(
+            zip(purchases["item_key"].tolist(), purchases["event_type"].tolist(), strict=True)
+        )
+        return frozenset(key for key, kind in last.items() if kind == EventType.PURCHASE)
+
+    def ranker_input(self, length: int) -> RankerInput:
+        """The newest *length* actions on items, impressions apart, as the ranker reads them."""
+        actions = np.concatenate(
+            [self.lists[name] for name in ("interactions", "purchases", "dislikes")]
+        )
+        actions = actions[actions["item_key"] != PADDING_KEY]
+        actions = actions[np.lexsort((actions["offset"], actions["timestamp_ms"]))][-length:]
+        newest_ms = actions["timestamp_ms"][-1] if len(actions) else 0
+        return RankerInput(
+            item_keys=actions["item_key"].copy(),
+            event_types=actions["event_type"].astype(np.int32),
+            ages_s=((newest_ms - actions["timestamp_ms"]) / 1000).astype(np.float32),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Pack the row: a header, the lists and the tally."""
+        header = np.zeros((), _HEADER)
+        header["format"] = FORMAT
+        header["partition"], header["offset"] = self.partition, self.offset
+        header["lengths"] = [len(self.lists[name]) for name in LIMITS]
+        header["evicted_ms"] = [self.evicted_ms[name] for name in LIMITS]
+        header["tally"] = len(self.tally)
+        lists = b"".join(self.lists[name].tobytes() for name in LIMITS)
+        return header.tobytes() + lists + np.array(list(self.tally), TALLY).tobytes()
+
+    @classmethod
+    def from_bytes(cls, raw: bytes | None) -> Self:
+        """
+        Unpack a row; None, an unknown user, is an empty one.
+
+        Raises:
+            UnknownRowFormat: If it was written by another format of this software.
+        """
+        if raw is None:
+            return cls()
+        header = np.frombuffer(raw, _HEADER, count=1)[0]
+        if header["format"] != FORMAT:
+            raise UnknownRowFormat(f"row format {header['format']}, this worker reads {FORMAT}")
+        at, lists = _HEADER.itemsize, {}
+        for name, length in zip(LIMITS, header["lengths"].tolist(), strict=True):
+            lists[name] = np.frombuffer(raw, ENTRY, count=length, offset=at)
+            at += length * ENTRY.itemsize
+        tally = np.frombuffer(raw, TALLY, count=int(header["tally"]), offset=at)
+        return cls(
+            lists=lists,
+            evicted_ms=dict(zip(LIMITS, header["evicted_ms"].tolist(), strict=True)),
+            partition=int(header["partition"]),
+            offset=int(header["offset"]),
+            tally=tuple((offset, Outcome(outcome)) for offset, outcome in tally.tolist()),
+        )
+
+
+def _fold_into(
+    lists: dict[str, Entries], evicted_ms: dict[str, int], event: Event, offset: int
+) -> Outcome:
+    entry = _entry(event, offset)
+    if any((entries["event_key"] == entry["event_key"]).any() for entries in lists.values()):
+        return Outcome.DUPLICATE
+    name = LIST_OF.get(event.kind, "interactions")
+    entries = lists[name]
+    full = len(entries) == LIMITS[name]
+    older_than_all = full and event.timestamp_ms < entries["timestamp_ms"][0]
+    if older_than_all or event.timestamp_ms <= evicted_ms[name]:
+        return Outcome.LATE
+    entries = _insert(entries, entry)
+    if full:
+        evicted_ms[name] = int(entries["timestamp_ms"][0])
+        entries = entries[1:]
+    lists[name] = entries
+    return Outcome.FOLDED
+
+
+def _insert(entries: Entries, entry: np.void) -> Entries:
+    # Events arrive nearly in order, so the place is nearly always the end.
+    place = len(entries)
+    key = (entry["timestamp_ms"], entry["offset"])
+    while place and (entries["timestamp_ms"][place - 1], entries["offset"][place - 1]) > key:
+        place -= 1
+    longer = np.empty(len(entries) + 1, ENTRY)
+    longer[:place], longer[place], longer[place + 1 :] = entries[:place], entry, entries[place:]
+    return longer
+
+
+def _entry(event: Event, offset: int) -> np.void:
+    entry: Entries = np.zeros(1, ENTRY)
+    entry[0] = (
+        event.timestamp_ms,
+        offset,
+        event_key(event.event_id),
+        item_key(event.item_id)
+        if event.item_id and event.kind != EventType.SEARCH
+        else PADDING_KEY,
+        np.nan if event.price is None else event.price,
+        event.kind,
+    )
+    first: np.void = entry[0]
+    return first

@@ -1,0 +1,75 @@
+"""What the pipeline works with: the servers, each as a protocol, and the shop's rules."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from stream import topics
+from stream.catalogue import Catalogue
+from stream.deployments import Deployment
+from stream.popularity import LiveCounts
+from stream.ranking import Ranker
+from stream.records import Outgoing
+
+
+class RowStore(Protocol):
+    """Users' rows and partitions' marks: the only state there is."""
+
+    async def read(
+        self, user_ids: Sequence[str], partitions: Sequence[int]
+    ) -> tuple[list[bytes | None], list[bytes | None]]:
+        """Rows and marks, in the order asked; None where there is none."""
+        ...
+
+    async def write_rows(self, rows: Mapping[str, bytes]) -> None:
+        """Replace rows. Returns when the store has acknowledged them."""
+        ...
+
+    async def write_marks(self, marks: Mapping[int, bytes]) -> None:
+        """Replace marks. Returns when the store has acknowledged them."""
+        ...
+
+
+class Publish(Protocol):
+    """Publishes records and returns when the broker has acknowledged every one."""
+
+    async def __call__(self, records: Sequence[Outgoing]) -> None: ...
+
+
+class Observer(Protocol):
+    """What the pipeline tells of itself; the names of the metrics are the observer's."""
+
+    def observe_stage(self, stage: str, seconds: float) -> None: ...
+    def observe_batch(self, events: int) -> None: ...
+    def observe_event_to_result(self, seconds: float) -> None: ...
+    def count_events(self, outcome: str, count: int = 1) -> None: ...
+    def count_slates(self, strategy: str, count: int = 1) -> None: ...
+    def count_ranker_unavailable(self, reason: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the shop decides."""
+
+    slate_size: int = 20
+    surface: str = "home"
+    max_ahead_ms: int = 300_000
+    ranker_deadline_s: float = 0.5
+    history_length: int = 128  # actions handed to the ranker, which takes what its model reads
+    partitions: int = topics.EVENT_PARTITIONS
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Everything that `stream.recommend.recommend` works with, made once by the worker."""
+
+    store: RowStore
+    ranker: Ranker
+    publish: Publish
+    catalogue: Catalogue
+    deployment: Callable[[], Deployment | None]  # the model version in use now
+    live: LiveCounts
+    rules: Rules
+    observe: Observer
+    now: Callable[[], datetime]

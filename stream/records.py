@@ -1,0 +1,44 @@
+"""Kafka records as the pure pipeline sees them: what came in, and what goes out."""
+
+from typing import NamedTuple
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+# Headers that we add. A producer's own headers are never touched.
+BACKFILL = ("headrace-mode", b"backfill")  # history: build the state, publish no slate
+REASON = "headrace-reason"
+SOURCE_TOPIC = "headrace-source-topic"
+SOURCE_PARTITION = "headrace-source-partition"
+SOURCE_OFFSET = "headrace-source-offset"
+FAILED_AT = "headrace-failed-at"
+EVENT_TIME_MS = "headrace-event-time-ms"  # on a slate: the broker's timestamp of its trigger
+
+
+class Record(NamedTuple):
+    """One record as it was read, untouched."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int  # the broker's, LogAppendTime
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class Outgoing(NamedTuple):
+    """One record to publish. `topic` is a name of `stream.topics`, without the prefix."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int | None = None  # None: where the key belongs
+
+
+def source_headers(record: Record, topic: str) -> Headers:
+    """Where *record* was first read, for a copy of it that goes elsewhere."""
+    return (
+        (SOURCE_TOPIC, topic.encode()),
+        (SOURCE_PARTITION, str(record.partition).encode()),
+        (SOURCE_OFFSET, str(record.offset).encode()),
+    )

@@ -42,5 +42,8 @@ class Pacer:
             due_s += (event_ms - self._first_event_ms) / 1000 / self._speed
         if self._rate is not None:
             due_s = max(due_s, self._started_s + self._count / self._rate)
-        self._count += 1
         return max(0.0, due_s - now_s)
+
+    def sent(self) -> None:
+        """The event that was waited for has been sent."""
+        self._count += 1

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 from services.errors import CommandFailed
 
@@ -116,7 +116,7 @@ class Publisher:
             raise NotDelivered(f"Kafka refused a record: {self._error.str()}")
 
 
-def require_topic(client: Producer, servers: str, topic: str) -> str:
+def require_topic(client: Producer | Consumer, servers: str, topic: str) -> str:
     """The cluster's id; see `Publisher.cluster_id`."""
     try:
         metadata = client.list_topics(topic, timeout=CONNECT_TIMEOUT_S)

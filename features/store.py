@@ -1,6 +1,7 @@
 """The one place where our processes meet Feast: packed rows in and out, a batch a round trip."""
 
 import fcntl
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -28,11 +29,12 @@ class FeatureRows:
     not answer; then its error is raised as it is.
     """
 
-    def __init__(self, store: "FeatureStore", user_row: "FeatureView", mark: "FeatureView") -> None:
+    def __init__(self, store: "FeatureStore") -> None:
         self._config = store.config
         self._online: Any = store._get_provider().online_store
-        self._user_row = user_row
-        self._mark = mark
+        # As registered: only there has Feast filled in a view's join keys.
+        self._user_row = store.get_feature_view("user_row")
+        self._mark = store.get_feature_view("partition_mark")
 
     @classmethod
     def open(cls, redis_address: str, registry: Path, project: str) -> Self:
@@ -44,11 +46,7 @@ class FeatureRows:
             registry: The registry file, made if it is missing. Processes may share it.
             project: Feast project; projects share nothing.
         """
-        store = open_store(redis_address, registry, project)
-        from features import definitions
-
-        apply(store, registry)
-        return cls(store, definitions.user_row, definitions.partition_mark)
+        return cls(open_store(redis_address, registry, project))
 
     def read(self, user_ids: Sequence[str]) -> list[bytes | None]:
         """The rows of *user_ids*, in their order; None for a user who has none."""
@@ -93,9 +91,16 @@ class FeatureRows:
 
 
 def open_store(redis_address: str, registry: Path, project: str) -> "FeatureStore":
-    """Feast's own store on the same rows, for whoever reads features as Feast serves them."""
+    """
+    Feast's own store on the same rows, with our definitions registered.
+
+    Registering again changes nothing. Processes that share a registry wait for each other, since
+    Feast writes that file in place.
+    """
     import_feast()
     from feast import FeatureStore, RepoConfig
+
+    from features import definitions
 
     filled = Template(CONFIG.read_text()).substitute(
         HEADRACE_REDIS_ADDRESS=redis_address,
@@ -103,15 +108,12 @@ def open_store(redis_address: str, registry: Path, project: str) -> "FeatureStor
         HEADRACE_FEAST_PROJECT=project,
     )
     registry.parent.mkdir(parents=True, exist_ok=True)
-    return FeatureStore(config=RepoConfig(**yaml.safe_load(filled), repo_path=CONFIG.parent))
-
-
-def apply(store: "FeatureStore", registry: Path) -> None:
-    """Register the definitions; repeating it changes nothing, and processes wait for each other."""
-    from features import definitions
-
-    with _locked(registry.with_suffix(".lock")):
+    with _locked(registry.with_suffix(".lock")), warnings.catch_warnings():
+        # About the offline use of on-demand views, which we have none of.
+        warnings.filterwarnings("ignore", "On demand feature view", RuntimeWarning)
+        store = FeatureStore(config=RepoConfig(**yaml.safe_load(filled), repo_path=CONFIG.parent))
         store.apply(definitions.DEFINITIONS)
+    return store
 
 
 @contextmanager

@@ -74,6 +74,7 @@ class WorkerSettings(Settings):
         500, ge=1, le=60_000, description="After this the slate comes from the live sources."
     )
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")
+    metrics_host: str = "127.0.0.1"
 
 
 class ArchiverSettings(Settings):

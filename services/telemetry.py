@@ -76,6 +76,11 @@ class WorkerMetrics:
             "Pairs of item ids with the same item key.",
             registry=registry,
         )
+        self._items_refused = Counter(
+            "headrace_items_refused_total",
+            "Records of items.v1 that are not items.",
+            registry=registry,
+        )
         self._deployments = Counter(
             "headrace_deployments_followed_total",
             "Model versions that this worker switched to.",
@@ -124,6 +129,10 @@ class WorkerMetrics:
     def set_catalogue_items(self, items: int) -> None:
         """Say how many items are in the catalogue."""
         self._catalogue_items.set(items)
+
+    def count_items_refused(self) -> None:
+        """Count a record of the catalogue that is no item."""
+        self._items_refused.inc()
 
     def count_item_key_collision(self) -> None:
         """Count two item ids that share a key."""

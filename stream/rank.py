@@ -29,7 +29,8 @@ async def rank(pipeline: Pipeline, folded: Folded) -> Ranking:
             deadline_s=rules.ranker_deadline_s,
         )
     except RankerUnavailable as error:
-        pipeline.observe.count_ranker_unavailable(str(error))
+        # The message begins with one of few words, which is what a metric's label may be.
+        pipeline.observe.count_ranker_unavailable(str(error).partition(":")[0])
         log.warning("ranker_unavailable", reason=str(error), users=len(known))
         return NO_RANKING
     model = ModelVersion(name=deployment.model, version=deployment.version)

@@ -1,0 +1,111 @@
+"""Following a broadcast topic: every process reads all of it, from its beginning, for ever."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+log = structlog.get_logger()
+
+OnRecord = Callable[[bytes, bytes | None, int, int], None]  # key, value, partition, offset
+
+
+class NotCaughtUp(Exception):
+    """A broadcast topic could not be read to its end in time."""
+
+
+class Follower:
+    """
+    Reads *topic* in a thread of its own, without a consumer group, and hands over each record.
+
+    Args:
+        servers: Kafka bootstrap servers.
+        topic: Full name of a compacted topic.
+        on_record: Called in the thread for every record, in order for each partition.
+    """
+
+    def __init__(self, servers: str, topic: str, on_record: OnRecord) -> None:
+        self._topic = topic
+        self._on_record = on_record
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": servers,
+                "group.id": f"headrace-follow-{topic}",  # required by the library; never joined
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 100,
+                "log_level": 3,
+            }
+        )
+        self._behind: set[int] = set()
+        self._caught_up = threading.Event()
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=f"follow-{topic}", daemon=True)
+
+    def start(self, timeout_s: float) -> Self:
+        """
+        Start following, and return once caught up with what the topic held.
+
+        Raises:
+            NotCaughtUp: After *timeout_s*, or when the topic does not exist.
+        """
+        metadata = self._consumer.list_topics(self._topic, timeout=timeout_s)
+        partitions = metadata.topics[self._topic].partitions
+        if not partitions:
+            raise NotCaughtUp(f"no topic {self._topic}; create it: headrace setup --topics")
+        self._behind = set(partitions)
+        self._consumer.assign([TopicPartition(self._topic, p, 0) for p in partitions])
+        self._thread.start()
+        if not self._caught_up.wait(timeout_s):
+            raise NotCaughtUp(f"{self._topic} was not read to its end within {timeout_s:g} s")
+        return self
+
+    def check(self) -> None:
+        """Raise what ended the thread, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Stop following."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                for message in self._consumer.consume(1000, timeout=0.1):
+                    self._take(message)
+        except BaseException as error:  # handed to whoever calls `check`
+            self._failure = error
+            log.error("follower_failed", topic=self._topic, error=repr(error))
+        finally:
+            self._consumer.close()
+
+    def _take(self, message: Message) -> None:
+        error = message.error()
+        if error is None:
+            partition, offset = message.partition() or 0, message.offset() or 0
+            self._on_record(message.key() or b"", message.value(), partition, offset)
+        elif error.code() == KafkaError._PARTITION_EOF:
+            self._behind.discard(message.partition())
+            if not self._behind:
+                self._caught_up.set()
+        elif not error.retriable():
+            raise KafkaException(error)

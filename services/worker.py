@@ -1,0 +1,158 @@
+"""The stream worker: what `stream.recommend` needs is made here, and a Faust app feeds it."""
+
+import asyncio
+import gc
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from functools import partial
+
+import click
+import structlog
+
+from features.store import FeatureRows
+from services.batch_publisher import BatchPublisher
+from services.broadcasts import CatalogueFeed, DeploymentFeed
+from services.connection import connect
+from services.follow import Follower
+from services.settings import WorkerSettings
+from services.telemetry import WorkerMetrics, configure_logging, serve_metrics
+from services.triton import TritonRanker
+from stream import topics
+from stream.catalogue import Catalogue
+from stream.pipeline import Pipeline, Rules
+from stream.popularity import LiveCounts
+from stream.recommend import recommend
+from stream.topics import with_prefix
+
+log = structlog.get_logger()
+
+CATCH_UP_S = 120.0
+
+
+@click.command()
+def worker() -> None:
+    """
+    Run one stream worker in the foreground.
+
+    It joins the consumer group, takes its share of the partitions of events.v1, and pushes a
+    refreshed slate for every event. Start as many as there are partitions, at most; SIGTERM ends
+    one without losing or repeating anything. All its options are HEADRACE_* settings.
+    """
+    settings = connect(WorkerSettings)
+    configure_logging(settings.log_format, settings.log_level)
+    try:
+        asyncio.run(_run(settings))
+    except Exception as error:
+        # Not done: nothing of the batch is committed, so whoever restarts us reads it again.
+        log.critical("worker_stopped", reason=f"{type(error).__name__}: {error}", exc_info=error)
+        sys.exit(1)
+
+
+class Rows:
+    """`stream.pipeline.RowStore` on Feast, whose calls block, off the event loop."""
+
+    def __init__(self, rows: FeatureRows) -> None:
+        self._rows = rows
+
+    async def read(
+        self, user_ids: Sequence[str], partitions: Sequence[int]
+    ) -> tuple[list[bytes | None], list[bytes | None]]:
+        """Rows and marks in one round trip."""
+        return await asyncio.to_thread(self._rows.read_with_marks, user_ids, partitions)
+
+    async def write_rows(self, rows: Mapping[str, bytes]) -> None:
+        """All rows in one round trip."""
+        await asyncio.to_thread(self._rows.write, rows, datetime.now(UTC))
+
+    async def write_marks(self, marks: Mapping[int, bytes]) -> None:
+        """All marks in one round trip."""
+        await asyncio.to_thread(self._rows.write_marks, marks)
+
+
+async def _run(settings: WorkerSettings) -> None:
+    metrics = WorkerMetrics()
+    serve_metrics(settings.metrics_port, settings.metrics_host)
+    store = FeatureRows.open(
+        settings.redis_address, settings.feast_registry, settings.feast_project
+    )
+    catalogue = Catalogue()
+    deployments = DeploymentFeed(settings.model_name, metrics)
+    with ExitStack() as following:
+        followers = [
+            following.enter_context(Follower(settings.kafka_servers, topic, on_record))
+            for topic, on_record in (
+                (
+                    with_prefix(settings.prefix, topics.ITEMS),
+                    CatalogueFeed(catalogue, metrics).take,
+                ),
+                (with_prefix(settings.prefix, topics.DEPLOYMENTS), deployments.take),
+            )
+        ]
+        for follower in followers:
+            await asyncio.to_thread(follower.start, CATCH_UP_S)
+        log.info("catalogue_read", items=len(catalogue))
+        pipeline = Pipeline(
+            store=Rows(store),
+            ranker=TritonRanker(settings.triton_address, model_name=settings.model_name),
+            publish=BatchPublisher(settings.kafka_servers, prefix=settings.prefix),
+            catalogue=catalogue,
+            deployment=deployments.current,
+            live=LiveCounts(),
+            rules=_rules(settings),
+            observe=metrics,
+            now=partial(datetime.now, UTC),
+        )
+        await _consume(settings, pipeline, followers)
+    store.close()
+
+
+def _rules(settings: WorkerSettings) -> Rules:
+    return Rules(
+        slate_size=settings.slate_size,
+        surface=settings.surface,
+        max_ahead_ms=round(settings.max_ahead_s * 1000),
+        ranker_deadline_s=settings.triton_deadline_ms / 1000,
+    )
+
+
+async def _consume(
+    settings: WorkerSettings, pipeline: Pipeline, followers: Sequence[Follower]
+) -> None:
+    from stream.agents import add_refresh_slates, new_app
+
+    app = new_app(
+        group=with_prefix(settings.prefix, settings.worker_group),
+        kafka_servers=settings.kafka_servers,
+        instance_id=settings.worker_instance_id,
+        session_timeout_s=settings.worker_session_timeout_s,
+        directory=settings.data_dir / "faust",
+    )
+    batches = add_refresh_slates(
+        app,
+        topic=with_prefix(settings.prefix, topics.EVENTS),
+        handle=partial(recommend, pipeline),
+        batch_size=settings.batch_size,
+        on_ready=settings.ready_file.touch if settings.ready_file else None,
+    )
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await app.start()
+    # What lives from here on lives long: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        while not stopping.is_set() and not app.crashed:
+            for follower in followers:
+                follower.check()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), timeout=0.2)
+    finally:
+        if not app.crashed:
+            await batches.settle()
+        await app.stop()
+    if app.crashed:
+        raise app.crash_reason or RuntimeError("the Faust app crashed")

@@ -14,6 +14,7 @@ COMMANDS = {
     "simulate": "services.commands.simulate",
     "replay": "services.commands.replay",
     "backfill": "services.commands.replay",
+    "catalogue": "services.commands.catalogue",
     "watch": "services.commands.watch",
     "features": "services.commands.features",
     "dlq": "services.commands.dlq",

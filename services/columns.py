@@ -1,6 +1,6 @@
 """The ``--map`` grammar: which column of a foreign log is which field of ours, and its unit."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import click
@@ -20,6 +20,7 @@ FIELDS = (
     "query",
     "recommendation_id",
 )
+TIMES = ("event_timestamp", "created_at")
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 
 
@@ -31,7 +32,7 @@ class Column:
     unit: str | None = None  # a key of NANOSECONDS; None: RFC 3339 text or a Parquet timestamp
 
 
-def parse_mapping(options: Iterable[str]) -> dict[str, Column]:
+def parse_mapping(options: Iterable[str], fields: Collection[str] = FIELDS) -> dict[str, Column]:
     """
     Read ``FIELD=COLUMN[:UNIT]`` options, such as ``event_timestamp=ts_ms:ms``.
 
@@ -48,9 +49,9 @@ def parse_mapping(options: Iterable[str]) -> dict[str, Column]:
             raise click.UsageError(
                 f"--map {option}: write it as FIELD=COLUMN or FIELD=COLUMN:UNIT."
             )
-        if field not in FIELDS:
+        if field not in fields:
             raise click.UsageError(
-                f"--map {option}: no field {field!r}; one of {', '.join(FIELDS)}."
+                f"--map {option}: no field {field!r}; one of {', '.join(fields)}."
             )
         if field in mapping:
             raise click.UsageError(f"--map {option}: {field} is mapped twice.")
@@ -62,10 +63,10 @@ def _column(option: str, field: str, target: str) -> Column:
     name, colon, unit = target.rpartition(":")
     if not colon:
         return Column(target)
-    if field != "event_timestamp" or unit not in NANOSECONDS:
+    if field not in TIMES or unit not in NANOSECONDS:
         units = ", ".join(NANOSECONDS)
         raise click.UsageError(
-            f"--map {option}: a unit is for event_timestamp only, and one of {units}."
+            f"--map {option}: a unit is for {' or '.join(TIMES)} only, and one of {units}."
         )
     return Column(name, unit)
 

@@ -90,6 +90,8 @@ def replay(
     started_s = saved_s = time.monotonic()
     try:
         for event in _selected(rows, reader, selection, position, tally, on_row):
+            if tally.published == 0:
+                started_s = time.monotonic()  # reading up to where an earlier run got is no rate
             while (wait_s := pacer.wait_s(event.event.timestamp_ms, now_s=time.monotonic())) > 0:
                 sender.idle(min(wait_s, 0.1))
             sender.send(event)

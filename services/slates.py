@@ -12,8 +12,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from services.errors import CommandFailed
 from services.eventlog import LogEvent
 from services.publishing import CONNECT_TIMEOUT_S, require_topic
-
-EVENT_TIME_HEADER = "headrace-event-time-ms"
+from stream.records import EVENT_TIME_MS
 
 
 def whole_topic(servers: str, topic: str, *, from_beginning: bool) -> tuple[Consumer, list[int]]:
@@ -61,6 +60,7 @@ class Slate:
     value: dict[str, Any] | None  # None: forgotten
     received_s: float  # wall clock
     event_time_ms: int | None  # Kafka's timestamp of the event behind it
+    published_ms: int = 0  # the worker's clock
 
     @property
     def state(self) -> tuple[int, int]:
@@ -77,13 +77,14 @@ class Slate:
 def read_slate(message: Message) -> Slate:
     """The slate in a record."""
     headers = dict(message.headers() or ())
-    event_time = headers.get(EVENT_TIME_HEADER)
+    event_time = headers.get(EVENT_TIME_MS)
     raw = message.value()
     return Slate(
         user_id=(message.key() or b"").decode(errors="replace"),
         value=orjson.loads(raw) if raw is not None else None,
         received_s=time.time(),
         event_time_ms=int(event_time) if event_time is not None else None,
+        published_ms=message.timestamp()[1],
     )
 
 

@@ -32,9 +32,9 @@ from services.rows import FORMATS, STANDARD_INPUT, BadRow, Rows, format_of, open
 from services.settings import Settings, WorkerSettings
 from services.slates import whole_topic
 from stream import topics
+from stream.records import BACKFILL
 
 F = TypeVar("F", bound=Callable[..., Any])
-BACKFILL_HEADER = ("headrace-mode", b"backfill")
 
 
 class Moment(click.ParamType):
@@ -186,7 +186,7 @@ def _run(verb: str, options: dict[str, Any], *, backfill: bool = False) -> None:
         if options.get("slates") or options.get("wait_slates"):
             sender = _following(stack, settings, publisher, topic, position, options)
         else:
-            headers = (BACKFILL_HEADER,) if backfill else ()
+            headers = (BACKFILL,) if backfill else ()
             sender = FullSpeed(publisher, topic, position, headers)
         rows = stack.enter_context(open_rows(log, format_name, reader.columns))
         on_row = stack.enter_context(_progress(verb, log, rows))

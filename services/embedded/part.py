@@ -1,0 +1,46 @@
+"""What the supervisor needs to know of one process that it keeps running."""
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+State = Literal["waiting", "starting", "ready", "failing", "restarting", "stopped", "external"]
+Probe = Callable[[], Coroutine[Any, Any, str | None]]
+
+
+def _nothing() -> None:
+    """The preparation of a part that needs none."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """
+    One process of the stack.
+
+    `probe` is asked until the part is ready and every few seconds after that. It answers None if
+    the part does its work, or says why not; an answer means the work itself (a PING answered, an
+    inference made), as a process that only exists may do nothing. It bounds its own time.
+    """
+
+    name: str
+    address: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    probe: Probe
+    requires: tuple[str, ...] = ()  # parts that are ready before this one starts
+    prepare: Callable[[], None] = _nothing  # before every start, in a thread
+    ready_within_s: float = 180.0
+    stop_within_s: float = 10.0
+
+
+@dataclass
+class Status:
+    """What `headrace status` says of a part."""
+
+    address: str
+    state: State = "waiting"
+    pid: int | None = None
+    restarts: int = 0
+    reason: str | None = None  # of the last restart, or of not being ready now
+    ready_after_s: float | None = None  # from its own start
+    starts_after_s: float | None = None  # from the start of the stack

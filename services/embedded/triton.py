@@ -1,0 +1,145 @@
+"""NVIDIA Triton with the Python backend, and a probe that asks the model, not the server."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from services.embedded.install import Installation
+from services.embedded.part import Part
+from services.embedded.ports import HOST
+
+EXIT_TIMEOUT_S = 3
+PROBE_TIMEOUT_S = 5.0  # a busy machine is slow, not ill
+LOAD_TIMEOUT_S = 60.0
+LOAD_AGAIN_AFTER_S = 30.0  # a model that cannot be loaded
+LATE_ANSWERS = 3  # so many in a row count as a hung stub
+
+log = structlog.get_logger()
+
+
+def triton(
+    installation: Installation,
+    models: Path,
+    *,
+    port: int,
+    http_port: int,
+    metrics_port: int,
+    model_name: str,
+) -> Part:
+    """
+    The part; *models* is the model repository.
+
+    The probe loads what lies in the repository after each start, and again when it fails.
+    """
+    stub = installation.stub
+    # Names of shared memory are the machine's: two stacks must not meet, and what a killed
+    # server left behind must be recognisable.
+    region = f"headrace-{port}-"
+
+    def prepare() -> None:
+        models.mkdir(parents=True, exist_ok=True)
+        for left in Path("/dev/shm").glob(f"{region}*"):  # noqa: S108
+            left.unlink(missing_ok=True)
+
+    return Part(
+        name="triton",
+        address=f"{HOST}:{port}",
+        command=(
+            str(installation.triton),
+            f"--model-repository={models}",
+            f"--backend-directory={stub.backends}",
+            f"--backend-config=python,shm-region-prefix-name={region}",
+            "--model-control-mode=explicit",
+            "--exit-on-error=false",
+            "--strict-readiness=false",
+            f"--http-address={HOST}",
+            f"--http-port={http_port}",
+            f"--grpc-address={HOST}",
+            f"--grpc-port={port}",
+            f"--metrics-address={HOST}",
+            f"--metrics-port={metrics_port}",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            "--allow-gpu-metrics=false",
+        ),
+        environment=_environment(installation),
+        probe=_Probe(f"{HOST}:{port}", models, model_name),
+        prepare=prepare,
+        stop_within_s=EXIT_TIMEOUT_S + 3.0,
+    )
+
+
+def _environment(installation: Installation) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    ours.pop("VIRTUAL_ENV", None)
+    stub = installation.stub
+    return {
+        **ours,
+        # The stub takes the first python3 on the PATH and ignores PYTHONPATH.
+        "PATH": f"{stub.python.parent}:{os.environ.get('PATH', os.defpath)}",
+        # Our libpython first: the system's may be an older 3.11.
+        "LD_LIBRARY_PATH": f"{stub.libraries}:{installation.triton_libraries}",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+class _Probe:
+    """
+    Ready is: the server answers and, where the repository has a model, so does every version.
+
+    Triton goes on calling a model ready whose stub is dead or hung, while every call fails, until
+    it is loaded again. So this asks for an inference, and loads the model again if that fails.
+    """
+
+    def __init__(self, address: str, models: Path, model_name: str) -> None:
+        self._address = address
+        self._configuration = models / model_name / "config.pbtxt"
+        self._model = model_name
+        self._late = 0
+        self._refused_s = float("-inf")  # when it could last not be loaded
+
+    async def __call__(self) -> str | None:
+        from services import triton as client
+        from stream.ranking import RankerUnavailable
+
+        if not await client.is_alive(self._address):
+            return "the server does not answer"
+        if not self._configuration.exists():
+            return None  # no model yet: slates come from the live sources
+        nothing = {name: np.zeros((1, 1), kind) for name, (_, kind) in client.DTYPES.items()}
+        try:
+            versions = await client.ready_versions(self._address, self._model)
+            if not versions:
+                return await self._load("no version is loaded")
+            for version in versions:
+                await client.answers(
+                    self._address, self._model, version, nothing, timeout_s=PROBE_TIMEOUT_S
+                )
+        except RankerUnavailable as error:
+            return await self._heal(str(error))
+        self._late = 0
+        return None
+
+    async def _heal(self, problem: str) -> str | None:
+        self._late = self._late + 1 if problem.startswith("late") else 0
+        if problem.startswith("down") or 0 < self._late < LATE_ANSWERS:
+            return problem
+        self._late = 0
+        return await self._load(problem)
+
+    async def _load(self, problem: str) -> str | None:
+        from services import triton as client
+        from stream.ranking import RankerUnavailable
+
+        if time.monotonic() - self._refused_s < LOAD_AGAIN_AFTER_S:
+            return None  # the server is all right, and what it refuses has been said
+        log.warning("model_loading", model=self._model, reason=problem)
+        try:
+            await client.load(self._address, self._model, timeout_s=LOAD_TIMEOUT_S)
+        except RankerUnavailable as error:
+            self._refused_s = time.monotonic()
+            log.error("model_not_loaded", model=self._model, reason=str(error))
+            return None
+        return f"loaded again: {problem}"

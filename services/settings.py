@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         "auto", description="auto: console on a terminal, JSON elsewhere."
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    metrics_host: str = Field(
+        "127.0.0.1", description="Where /metrics listens; 0.0.0.0 inside a container."
+    )
 
     @property
     def feast_project(self) -> str:
@@ -82,5 +85,8 @@ class ArchiverSettings(Settings):
 
     archiver_group: str = Field("headrace-archiver", description="Kafka consumer group.")
     archive_roll_records: int = Field(50_000, ge=1, description="Records in a file, at most.")
+    archive_roll_bytes: int = Field(
+        32 * 1024 * 1024, ge=1024, description="Keys and values in a file, at most."
+    )
     archive_roll_s: float = Field(30.0, gt=0, description="Age of an unfinished file, at most.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")

@@ -12,6 +12,7 @@ from confluent_kafka.admin import (
     NewTopic,
     ResourceType,
 )
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from services.errors import CommandFailed
 from stream.topics import TOPICS, Topic, with_prefix
@@ -44,7 +45,10 @@ def ensure_topics(
             for name, found in admin.list_topics(timeout=timeout_s).topics.items()
         }
         created = sorted(wanted.keys() - existing.keys())
-        _create(admin, {name: wanted[name] for name in created}, replication_factor, timeout_s)
+        if created:
+            topics = {name: wanted[name] for name in created}
+            _create(admin, topics, replication_factor, timeout_s)
+            _wait_for_leaders(admin, created, timeout_s)
         _refuse_other_partitions(wanted, existing)
         _configure(admin, {name: wanted[name] for name in wanted.keys() & existing.keys()})
     except KafkaException as error:
@@ -58,8 +62,6 @@ def ensure_topics(
 def _create(
     admin: AdminClient, topics: dict[str, Topic], replication_factor: int, timeout_s: float
 ) -> None:
-    if not topics:
-        return
     made = admin.create_topics(
         [
             NewTopic(
@@ -74,6 +76,31 @@ def _create(
     )
     for future in made.values():
         _result(future, unless="TOPIC_ALREADY_EXISTS")  # someone else was quicker
+
+
+def _wait_for_leaders(admin: AdminClient, names: list[str], timeout_s: float) -> None:
+    """The controller has made them; the brokers learn of it a moment later."""
+
+    def led() -> bool:
+        known = admin.list_topics(timeout=timeout_s).topics
+        return all(
+            name in known
+            and known[name].partitions
+            and all(partition.leader >= 0 for partition in known[name].partitions.values())
+            for name in names
+        )
+
+    patience = Retrying(
+        retry=retry_if_result(lambda done: not done),
+        stop=stop_after_delay(timeout_s),
+        wait=wait_fixed(0.05),
+    )
+    try:
+        patience(led)
+    except RetryError:
+        raise CommandFailed(
+            f"topics were created, but have no leader after {timeout_s:.0f} s. Look at the brokers."
+        ) from None
 
 
 def _refuse_other_partitions(wanted: dict[str, Topic], existing: dict[str, int]) -> None:

@@ -1,0 +1,142 @@
+"""What integration tests share: the servers' addresses, our own processes, and patience."""
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HEADRACE = Path(sys.executable).with_name("headrace")
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers of a test run."""
+
+    kafka: str
+    redis: str
+    triton: str
+    models_dir: Path  # the running Triton's model repository
+    up_pid: int | None = None  # of the `headrace up` that runs them; None: they are somebody's own
+
+
+@dataclass
+class Running:
+    """One of our own processes."""
+
+    popen: "subprocess.Popen[bytes]"
+    log: Path
+    ready_file: Path
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def output(self) -> str:
+        """What it has written so far, standard error included."""
+        return self.log.read_text(errors="replace")
+
+    def wait_ready(self, timeout_s: float = 60.0) -> "Running":
+        """Wait until it touches its HEADRACE_READY_FILE."""
+        deadline = time.monotonic() + timeout_s
+        while not self.ready_file.exists():
+            assert self.popen.poll() is None, f"it ended ({self.popen.returncode}):\n{self.output}"
+            assert time.monotonic() < deadline, f"not ready after {timeout_s} s:\n{self.output}"
+            time.sleep(0.05)
+        return self
+
+    def terminate(self, timeout_s: float = 30.0) -> int:
+        """SIGTERM, and the exit code; fails if it does not end in time."""
+        if self.popen.poll() is None:
+            self.popen.terminate()
+        return self.popen.wait(timeout_s)
+
+    def interrupt(self, timeout_s: float = 30.0) -> int:
+        """SIGINT, as Ctrl-C sends it, and the exit code."""
+        self.popen.send_signal(signal.SIGINT)
+        return self.popen.wait(timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL: it gets no chance to do anything."""
+        self.popen.kill()
+        self.popen.wait()
+
+
+class Processes:
+    """Starts ``headrace …`` as child processes, and ends those that a test leaves behind."""
+
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self._directory = directory
+        self._environment = environment
+        self._started: list[Running] = []
+
+    def __call__(self, *arguments: str, **settings: object) -> Running:
+        """
+        Start ``headrace *arguments``; *settings* become ``HEADRACE_<NAME>``.
+
+        >>> worker = process("worker", worker_instance_id="w1").wait_ready()
+        """
+        number = len(self._started)
+        log = self._directory / f"{number}-{arguments[0]}.log"
+        ready_file = self._directory / f"{number}-{arguments[0]}.ready"
+        own = {f"HEADRACE_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {
+            **os.environ,
+            **self._environment,
+            "HEADRACE_READY_FILE": str(ready_file),
+            **own,
+        }
+        with log.open("wb") as output:
+            popen = subprocess.Popen(
+                [HEADRACE, *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._directory,
+                start_new_session=True,
+            )
+        running = Running(popen, log, ready_file, environment)
+        self._started.append(running)
+        return running
+
+    def end(self) -> None:
+        for running in self._started:
+            if running.popen.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(running.pid, signal.SIGKILL)
+                running.popen.wait()
+
+
+async def eventually(
+    condition: Callable[[], Any], *, timeout_s: float = 30.0, every_s: float = 0.05
+) -> Any:
+    """
+    Poll *condition* (plain or async) until it is truthy, and return what it gave.
+
+    An AssertionError that it raises counts as "not yet" and is what is shown at the deadline.
+    """
+    deadline = time.monotonic() + timeout_s
+    failure: AssertionError | None = None
+    while True:
+        try:
+            found = condition()
+            if inspect.isawaitable(found):
+                found = await found
+            if found:
+                return found
+            failure = None
+        except AssertionError as error:
+            failure = error
+        if time.monotonic() > deadline:
+            raise failure or AssertionError(f"not within {timeout_s} s; last: {found!r}")
+        await asyncio.sleep(every_s)

@@ -115,14 +115,14 @@ class MicroBatches:
         while not self._arrived.empty():
             self._arrived.get_nowait()
 
-    async def _on_assigned(self, app: Any, *args: Any, signal: Any, **_: Any) -> None:
+    async def _on_assigned(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         (assigned,) = args
         log.info("partitions_assigned", partitions=sorted(tp.partition for tp in assigned))
         self._assigned.set()
         if self._on_ready is not None:
             self._on_ready()
 
-    async def _on_revoked(self, app: Any, *args: Any, signal: Any, **_: Any) -> None:
+    async def _on_revoked(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         (revoked,) = args
         await self.settle()
         log.info("partitions_revoked", partitions=sorted(tp.partition for tp in revoked))

@@ -1,0 +1,268 @@
+"""The whole pipeline on fakes: the right slate comes out, and a crash anywhere changes nothing."""
+
+import asyncio
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream import topics
+from stream.history import Outcome, UserRow
+from stream.keys import partition_of
+from stream.marks import Mark
+from stream.pipeline import Pipeline
+from stream.recommend import recommend
+from stream.records import BACKFILL, Record
+from tests.builders import T0_MS, a_record, an_item
+from tests.fakes import Crash, FakeStore, a_pipeline
+
+
+def run(pipeline: Pipeline, records: list[Record]) -> dict[int, int]:
+    return dict(asyncio.run(recommend(pipeline, records)))
+
+
+def slates(pipeline: Pipeline) -> list[dict]:
+    return [orjson.loads(one.value) for one in pipeline.publish.on(topics.RECOMMENDATIONS)]
+
+
+def shown(slate: dict) -> list[str]:
+    return [item["item_id"] for item in slate["items"]]
+
+
+def counts(pipeline: Pipeline) -> list[int]:
+    marks = [Mark.from_bytes(raw) for raw in pipeline.store.marks.values()]
+    return [sum(mark.counts[outcome] for mark in marks) for outcome in Outcome]
+
+
+def test_an_event_gives_its_users_slate() -> None:
+    """The main job."""
+    pipeline = a_pipeline()
+    record = a_record(7, user_id="ada", item_id="hat", event_id="e1")
+
+    committed = run(pipeline, [record])
+
+    (slate,) = slates(pipeline)
+    assert shown(slate) == ["shoes", "scarf", "hat"]
+    assert [item["rank"] for item in slate["items"]] == [1, 2, 3]
+    assert slate["user_id"] == "ada"
+    assert slate["strategy"] == "ranker"
+    assert slate["model"] == {"name": "ranker", "version": "1"}
+    assert slate["state"] == {"partition": record.partition, "offset": 7}
+    assert slate["trigger"] == {"kind": "event", "event_id": "e1"}
+    assert slate["as_of"] == "2016-08-01T12:00:00Z"
+    assert committed == {record.partition: 8}
+
+
+def test_a_micro_batch_gives_one_slate_a_user_and_asks_the_ranker_once() -> None:
+    """Twenty clicks of one user need one answer, made from all twenty."""
+    pipeline = a_pipeline()
+    records = [a_record(n, user_id=u, at_ms=T0_MS + n) for n in range(5) for u in ("ada", "bob")]
+
+    run(pipeline, records)
+
+    assert [slate["user_id"] for slate in slates(pipeline)] == ["ada", "bob"]
+    assert [len(asked.item_keys) for asked in pipeline.ranker.asked] == [5, 5]
+    assert {slate["state"]["offset"] for slate in slates(pipeline)} == {4}
+
+
+def test_without_the_ranker_the_slate_is_popular_and_says_so() -> None:
+    """A degraded answer is never silent."""
+    pipeline = a_pipeline()
+    pipeline.ranker.down = True
+
+    run(pipeline, [a_record(0)])
+
+    (slate,) = slates(pipeline)
+    assert (slate["strategy"], slate["model"]) == ("popular", None)
+    assert shown(slate) == ["coat", "hat"]
+    assert pipeline.observe.unavailable == ["down"]
+
+
+def test_without_a_model_what_others_did_is_popular() -> None:
+    """Day zero: nothing is deployed, and shoppers are already there."""
+    pipeline = a_pipeline(deployment=lambda: None)
+    run(pipeline, [a_record(n, user_id=f"u{n}", item_id="scarf") for n in range(3)])
+
+    run(pipeline, [a_record(9, user_id="new", item_id="hat")])
+
+    assert shown(slates(pipeline)[-1]) == ["scarf", "hat"]
+
+
+def test_a_user_without_a_history_on_items_gets_popular_items() -> None:
+    """A search alone gives the ranker nothing to read."""
+    pipeline = a_pipeline()
+
+    run(pipeline, [a_record(0, event_type="search", query="hats", item_id=...)])
+
+    assert slates(pipeline)[0]["strategy"] == "popular"
+    assert pipeline.ranker.asked == []
+
+
+def test_what_cannot_be_had_or_was_bought_is_not_shown() -> None:
+    """Gone, unavailable, unknown and bought items waste places of a slate."""
+    pipeline = a_pipeline()
+    pipeline.catalogue.put(an_item("shoes", available=False))
+    pipeline.catalogue.delete("scarf")
+    pipeline.ranker.item_ids = ("never heard of", "shoes", "scarf", "hat", "coat")
+
+    run(pipeline, [a_record(0, event_type="purchase", item_id="hat")])
+
+    assert shown(slates(pipeline)[0]) == ["coat"]
+
+
+def test_an_unknown_item_is_folded_and_not_recommended() -> None:
+    """An event may arrive before its item does."""
+    pipeline = a_pipeline()
+    pipeline.ranker.item_ids = ("new", "hat")
+
+    run(pipeline, [a_record(0, item_id="new")])
+    pipeline.catalogue.put(an_item("new"))
+    run(pipeline, [a_record(1, item_id="hat")])
+
+    before, after = slates(pipeline)
+    assert ("new" in shown(before), "new" in shown(after)) == (False, True)
+    assert counts(pipeline)[Outcome.FOLDED] == 2
+
+
+def test_history_builds_the_state_and_publishes_nothing() -> None:
+    """A backfill of a year must not push a year of slates."""
+    pipeline = a_pipeline()
+
+    run(pipeline, [a_record(0)._replace(headers=(BACKFILL,))])
+
+    assert slates(pipeline) == []
+    assert len(UserRow.from_bytes(pipeline.store.rows["ada"]).lists["interactions"]) == 1
+    assert counts(pipeline)[Outcome.FOLDED] == 1
+
+
+def test_garbage_becomes_a_letter_and_the_stream_goes_on() -> None:
+    """One bad record neither stops the partition nor disappears."""
+    pipeline = a_pipeline()
+    bad = Record(5, 11, T0_MS, b"\xffkey", b"not json", (("h", b"1"), ("h", None)))
+
+    run(pipeline, [bad, a_record(12, user_id="ada")])
+
+    (letter,) = pipeline.publish.on(topics.EVENTS_DLQ)
+    assert (letter.key, letter.value, letter.headers[:2]) == (bad.key, bad.value, bad.headers)
+    added = dict(letter.headers[2:])
+    assert added["headrace-source-topic"] == b"events.v1"
+    assert (added["headrace-source-partition"], added["headrace-source-offset"]) == (b"5", b"11")
+    assert b"json_invalid" in added["headrace-reason"]
+    assert added["headrace-failed-at"] == b"2026-01-01T00:00:00+00:00"
+    assert len(slates(pipeline)) == 1
+    assert counts(pipeline) == [1, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("key", [None, b"", b"bob", b"\xff"])
+def test_a_record_under_another_key_is_published_again_under_its_users(key: bytes | None) -> None:
+    """Else one user's events would be folded by two workers."""
+    pipeline = a_pipeline()
+    record = a_record(3, user_id="ada")._replace(key=key, headers=(("h", b"1"),))
+
+    run(pipeline, [record])
+
+    (again,) = pipeline.publish.on(topics.EVENTS)
+    assert (again.key, again.value, again.partition) == (b"ada", record.value, record.partition)
+    assert again.headers[0] == ("h", b"1")
+    assert (slates(pipeline), counts(pipeline)) == ([], [0, 0, 0, 1, 0])
+
+
+def test_a_record_of_another_partitioner_is_published_again_where_it_belongs() -> None:
+    """librdkafka's default puts 87 % of users elsewhere than Java's."""
+    pipeline = a_pipeline()
+    record = a_record(3, user_id="ada")
+    elsewhere = record._replace(partition=(record.partition + 1) % topics.EVENT_PARTITIONS)
+
+    run(pipeline, [elsewhere])
+
+    (again,) = pipeline.publish.on(topics.EVENTS)
+    assert again.partition == partition_of(b"ada", topics.EVENT_PARTITIONS)
+    run(pipeline, [record])
+    assert counts(pipeline) == [1, 0, 0, 1, 0]
+
+
+def test_records_before_the_mark_are_settled() -> None:
+    """A fresh consumer group reads the log again: nothing is folded or counted twice."""
+    pipeline = a_pipeline()
+    records = [a_record(n, at_ms=T0_MS + n) for n in range(5)]
+    run(pipeline, records)
+    rows, published = dict(pipeline.store.rows), len(pipeline.publish.published)
+
+    run(pipeline, records)
+
+    assert pipeline.store.rows == rows
+    assert len(pipeline.publish.published) == published
+    assert counts(pipeline) == [5, 0, 0, 0, 0]
+
+
+traffic = st.lists(
+    st.tuples(
+        st.sampled_from(["ada", "bob", "cy"]),
+        st.sampled_from(["click", "purchase", "impression"]),
+        st.integers(0, 12),  # event number: repeats are duplicates
+        st.integers(0, 3),  # event time
+        st.sampled_from(["good", "good", "good", "garbage", "no key"]),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def as_records(drawn: list[tuple[str, str, int, int, str]]) -> list[Record]:
+    records, offsets = [], dict.fromkeys(range(topics.EVENT_PARTITIONS), 0)
+    for user, kind, number, ms, how in drawn:
+        record = a_record(
+            0, user_id=user, event_type=kind, event_id=f"{user}{number}", at_ms=T0_MS + ms
+        )
+        if how == "garbage":
+            record = record._replace(value=b"garbage")
+        elif how == "no key":
+            record = record._replace(key=None)
+        # Aborted transactions leave holes in a log: one offset in three is missing.
+        offset = offsets[record.partition]
+        offsets[record.partition] += 1 + (offset % 3 == 0)
+        records.append(record._replace(offset=offset))
+    return records
+
+
+def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Record]:
+    return [r for r in records if r.offset >= committed.get(r.partition, 0)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(traffic, st.data())
+def test_a_crash_anywhere_changes_nothing(
+    drawn: list[tuple[str, str, int, int, str]], data: st.DataObject
+) -> None:
+    """Killed before or after any write, and cut into other batches: same rows, same counts."""
+    records = as_records(drawn)
+    calm = a_pipeline()
+    run(calm, records)
+
+    shaken, committed, store = a_pipeline(), {}, FakeStore()
+    deaths = 0
+    while left := after_the_mark(records, committed):
+        shaken = a_pipeline(store=store, publish=shaken.publish)
+        batch = left[: data.draw(st.integers(1, 10), label="batch")]
+        store.die_at = data.draw(
+            st.sampled_from(
+                [None, "before rows", "after rows", "before marks", "after marks"]
+                if deaths < 10
+                else [None]
+            ),
+            label="death",
+        )
+        try:
+            committed |= run(shaken, batch)
+        except Crash:
+            deaths += 1
+            if data.draw(st.booleans(), label="fresh group"):
+                committed = {}
+
+    assert counts(shaken) == counts(calm)
+    for user, raw in calm.store.rows.items():
+        expected, actual = UserRow.from_bytes(raw), UserRow.from_bytes(store.rows[user])
+        assert actual.settle(10**9).to_bytes() == expected.settle(10**9).to_bytes()
+    last = {slate["user_id"]: slate["state"] for slate in slates(shaken)}
+    assert last == {slate["user_id"]: slate["state"] for slate in slates(calm)}

@@ -1,6 +1,7 @@
 """The whole pipeline on fakes: the right slate comes out, and a crash anywhere changes nothing."""
 
 import asyncio
+from unittest.mock import patch
 
 import orjson
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream import topics
-from stream.history import Outcome, UserRow
+from stream.history import LIMITS, Outcome, UserRow
 from stream.keys import partition_of
 from stream.marks import Mark
 from stream.pipeline import Pipeline
@@ -231,6 +232,7 @@ def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Rec
 
 
 @settings(max_examples=200, deadline=None)
+@patch.dict(LIMITS, dict.fromkeys(LIMITS, 2))  # so short that events are evicted, and late
 @given(traffic, st.data())
 def test_a_crash_anywhere_changes_nothing(
     drawn: list[tuple[str, str, int, int, str]], data: st.DataObject

@@ -11,19 +11,20 @@ import psutil
 from services.errors import CommandFailed
 
 HOST = "127.0.0.1"
+FILE = "ports.json"
 # Below the range from which Linux takes the ports of outgoing connections: one of ours must
 # still be free when a crashed part is started again.
 CHOSEN_FROM = range(20_000, 32_000)
 
 
-def choose(names: Sequence[str], given: Mapping[str, int], remembered: Path) -> dict[str, int]:
+def choose(names: Sequence[str], given: Mapping[str, int], file: Path) -> dict[str, int]:
     """
-    A port for each of *names*, written to *remembered* for the next run.
+    A port for each of *names*, written to *file* for the next run.
 
     Raises:
         CommandFailed: If a given port is taken, naming by whom.
     """
-    last = _read(remembered)
+    last = remembered(file)
     chosen: dict[str, int] = {}
     for name in names:
         if port := given.get(name):
@@ -37,9 +38,9 @@ def choose(names: Sequence[str], given: Mapping[str, int], remembered: Path) -> 
         if name not in chosen:
             usable = {port for port in (last.get(name),) if port and is_free(port)}
             chosen[name] = min(usable - set(chosen.values()), default=0) or _free(chosen)
-    new = remembered.with_suffix(".new")
+    new = file.with_suffix(".new")
     new.write_text(json.dumps({**last, **chosen}, indent=1))
-    new.replace(remembered)
+    new.replace(file)
     return chosen
 
 
@@ -76,8 +77,9 @@ def _free(chosen: Mapping[str, int]) -> int:
     raise CommandFailed("no free port was found on 127.0.0.1. Run `headrace doctor`.")
 
 
-def _read(remembered: Path) -> dict[str, int]:
+def remembered(file: Path) -> dict[str, int]:
+    """The ports of the last run."""
     try:
-        return {name: int(port) for name, port in json.loads(remembered.read_text()).items()}
+        return {name: int(port) for name, port in json.loads(file.read_text()).items()}
     except (FileNotFoundError, ValueError):
         return {}

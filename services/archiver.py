@@ -117,6 +117,8 @@ class Archiver:
                 for message in self._consumer.consume(POLL_RECORDS, POLL_S):
                     self._take(message)
                 self._finish(self._due())
+                waiting = sum(len(some.messages) for some in self._unfinished.values())
+                self._metrics.set_unfinished(waiting)
             self._finish(list(self._unfinished))
         except OSError as error:
             raise CommandFailed(

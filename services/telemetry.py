@@ -171,6 +171,11 @@ class ArchiverMetrics:
             ["partition"],
             registry=registry,
         )
+        self._unfinished = Gauge(
+            "headrace_archive_unfinished_records",
+            "Records read that are not in a file yet.",
+            registry=registry,
+        )
         self._partitions = Gauge(
             "headrace_archive_partitions", "Partitions assigned.", registry=registry
         )
@@ -185,6 +190,10 @@ class ArchiverMetrics:
     def set_next_offset(self, partition: int, offset: int) -> None:
         """Say where the archive of a partition ends."""
         self._next_offset.labels(str(partition)).set(offset)
+
+    def set_unfinished(self, records: int) -> None:
+        """Say how many records wait in memory."""
+        self._unfinished.set(records)
 
     def set_partitions(self, count: int) -> None:
         """Say how many partitions are assigned."""

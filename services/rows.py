@@ -117,26 +117,21 @@ def _json_lines(stream: BinaryIO) -> Iterator[Row]:
 def _csv(stream: BinaryIO) -> Iterator[Row]:
     # Bytes that are not UTF-8 become surrogates here, and are refused with their line later on.
     text = TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        reader = csv.reader(text, strict=True)
-        header = next(reader, None)
-        if header is None:
+    reader = csv.reader(text, strict=True)
+    header = next(reader, None)
+    while header is not None:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
             return
-        while True:
-            line = reader.line_num + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield Row(line, {}, fault=f"value: not CSV ({error})")
-                continue
-            if len(cells) == len(header):
-                yield Row(line, dict(zip(header, cells, strict=True)))
-            elif cells:
-                yield Row(line, {}, fault=f"value: {len(cells)} cells under {len(header)} columns")
-    finally:
-        text.detach()  # its owner closes the stream
+        except csv.Error as error:
+            yield Row(line, {}, fault=f"value: not CSV ({error})")
+            continue
+        if len(cells) == len(header):
+            yield Row(line, dict(zip(header, cells, strict=True)))
+        elif cells:
+            yield Row(line, {}, fault=f"value: {len(cells)} cells under {len(header)} columns")
 
 
 def _parquet(stream: BinaryIO, columns: Collection[str], *, seekable: bool) -> Rows:

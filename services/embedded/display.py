@@ -67,8 +67,9 @@ class Lines:
             reason = status.reason if status.state in ("failing", "restarting") else None
             if self._shown.get(name) == (status.state, reason) or status.state == "waiting":
                 continue
+            started = self._shown.get(name, ("",))[0] == "starting" and status.state == "ready"
             self._shown[name] = (status.state, reason)
-            after = f" after {status.ready_after_s} s" if status.state == "ready" else ""
+            after = f" after {status.ready_after_s} s" if started else ""
             said = f": {reason}" if reason else ""
             self.say(f"{name:<10} {status.state:<10} {status.address}{after}{said}")
 

@@ -30,6 +30,7 @@ class Part:
     requires: tuple[str, ...] = ()  # parts that are ready before this one starts
     prepare: Callable[[], None] = _nothing  # before every start, in a thread
     ready_within_s: float = 180.0
+    give_up_after_s: float = 60.0  # without a good answer once it was ready: killed, started again
     stop_within_s: float = 10.0
 
 
@@ -41,6 +42,6 @@ class Status:
     state: State = "waiting"
     pid: int | None = None
     restarts: int = 0
-    reason: str | None = None  # of the last restart, or of not being ready now
+    reason: str | None = None  # why it does not work now, or why it was last started again
     ready_after_s: float | None = None  # from its own start
     starts_after_s: float | None = None  # from the start of the stack

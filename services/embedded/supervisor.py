@@ -21,7 +21,6 @@ from services.errors import CommandFailed
 PROBE_EVERY_S = 0.1  # until ready
 CHECK_EVERY_S = 2.0  # after that
 STEADY_AFTER_S = 30.0  # lived this long: the next failure is a new one
-GIVE_UP_AFTER_S = 60.0  # answering nothing for so long: killed and started again
 LONGEST_BACKOFF_S = 30.0
 FIRST_BACKOFF_S = 0.5
 
@@ -39,6 +38,7 @@ class Supervisor:
         self._changed = changed
         self._ready = {part.name: asyncio.Event() for part in parts}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ended: dict[str, str] = {}  # why the last run of a part ended
         self._began_s = time.monotonic()
 
     def start(self) -> None:
@@ -82,6 +82,7 @@ class Supervisor:
             status = self.statuses[part.name]
             status.restarts += 1
             status.pid = None
+            self._ended[part.name] = reason
             self._now(part.name, "restarting", reason)
             await asyncio.sleep(pause_s)
 
@@ -91,7 +92,7 @@ class Supervisor:
         began_s = time.monotonic()
         if status.starts_after_s is None:
             status.starts_after_s = round(began_s - self._began_s, 2)
-        self._now(part.name, "starting", status.reason)
+        self._now(part.name, "starting", self._ended.get(part.name))
         try:
             await asyncio.to_thread(part.prepare)
             child = await Child.start(part.command, part.environment, self._log(part), self._guard)
@@ -118,13 +119,16 @@ class Supervisor:
                 if not was_ready:
                     was_ready = True
                     status.ready_after_s = round(working_s - began_s, 2)
-                self._now(part.name, "ready", status.reason if status.restarts else None)
+                self._now(part.name, "ready", self._ended.get(part.name))
                 self._ready[part.name].set()
             else:
-                patience_s = GIVE_UP_AFTER_S if was_ready else part.ready_within_s
+                patience_s = part.give_up_after_s if was_ready else part.ready_within_s
                 if time.monotonic() - working_s > patience_s:
                     return f"did not answer for {patience_s:.0f} s: {problem}"
-                self._now(part.name, "failing" if was_ready else "starting", problem)
+                if was_ready:
+                    self._now(part.name, "failing", problem)
+                else:
+                    self._now(part.name, "starting", self._ended.get(part.name) or problem)
             await asyncio.wait({exited}, timeout=CHECK_EVERY_S if was_ready else PROBE_EVERY_S)
 
     def _now(self, name: str, state: State, reason: str | None) -> None:

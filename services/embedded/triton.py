@@ -1,5 +1,6 @@
 """NVIDIA Triton with the Python backend, and a probe that asks the model, not the server."""
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -10,10 +11,12 @@ import structlog
 from services.embedded.install import Installation
 from services.embedded.part import Part
 from services.embedded.ports import HOST
+from stream.ranking import RankerUnavailable
 
 EXIT_TIMEOUT_S = 3
 PROBE_TIMEOUT_S = 5.0  # a busy machine is slow, not ill
-LOAD_TIMEOUT_S = 60.0
+LOAD_TIMEOUT_S = 80.0
+GIVE_UP_AFTER_S = 90.0  # longer than a load takes
 LOAD_AGAIN_AFTER_S = 30.0  # a model that cannot be loaded
 LATE_ANSWERS = 3  # so many in a row count as a hung stub
 
@@ -67,6 +70,7 @@ def triton(
         environment=_environment(installation),
         probe=_Probe(f"{HOST}:{port}", models, model_name),
         prepare=prepare,
+        give_up_after_s=GIVE_UP_AFTER_S,
         stop_within_s=EXIT_TIMEOUT_S + 3.0,
     )
 
@@ -98,48 +102,59 @@ class _Probe:
         self._configuration = models / model_name / "config.pbtxt"
         self._model = model_name
         self._late = 0
+        self._loading: asyncio.Task[None] | None = None
+        self._why = ""
         self._refused_s = float("-inf")  # when it could last not be loaded
 
     async def __call__(self) -> str | None:
         from services import triton as client
-        from stream.ranking import RankerUnavailable
 
         if not await client.is_alive(self._address):
             return "the server does not answer"
+        # No answer while it loads: Triton itself may hang if the stub dies then, and only a
+        # restart of the server helps, for which the supervisor's patience has to run out.
+        if self._loading is not None and not self._loading.done():
+            return f"loading the model again: {self._why}"
         if not self._configuration.exists():
             return None  # no model yet: slates come from the live sources
-        nothing = {name: np.zeros((1, 1), kind) for name, (_, kind) in client.DTYPES.items()}
         try:
-            versions = await client.ready_versions(self._address, self._model)
-            if not versions:
-                return await self._load("no version is loaded")
-            for version in versions:
-                await client.answers(
-                    self._address, self._model, version, nothing, timeout_s=PROBE_TIMEOUT_S
-                )
+            problem = await self._ask()
         except RankerUnavailable as error:
-            return await self._heal(str(error))
-        self._late = 0
-        return None
+            problem = str(error)
+        if problem is None:
+            self._late = 0
+            return None
+        return self._heal(problem)
 
-    async def _heal(self, problem: str) -> str | None:
+    async def _ask(self) -> str | None:
+        """One inference of every version. Raises `RankerUnavailable`."""
+        from services import triton as client
+
+        nothing = {name: np.zeros((1, 1), kind) for name, (_, kind) in client.DTYPES.items()}
+        versions = await client.ready_versions(self._address, self._model)
+        for version in versions:
+            await client.answers(
+                self._address, self._model, version, nothing, timeout_s=PROBE_TIMEOUT_S
+            )
+        return None if versions else "no version is loaded"
+
+    def _heal(self, problem: str) -> str | None:
         self._late = self._late + 1 if problem.startswith("late") else 0
         if problem.startswith("down") or 0 < self._late < LATE_ANSWERS:
             return problem
-        self._late = 0
-        return await self._load(problem)
-
-    async def _load(self, problem: str) -> str | None:
-        from services import triton as client
-        from stream.ranking import RankerUnavailable
-
         if time.monotonic() - self._refused_s < LOAD_AGAIN_AFTER_S:
             return None  # the server is all right, and what it refuses has been said
-        log.warning("model_loading", model=self._model, reason=problem)
+        self._late = 0
+        self._why = problem
+        self._loading = asyncio.create_task(self._load())
+        return f"loading the model again: {problem}"
+
+    async def _load(self) -> None:
+        from services import triton as client
+
         try:
             await client.load(self._address, self._model, timeout_s=LOAD_TIMEOUT_S)
         except RankerUnavailable as error:
-            self._refused_s = time.monotonic()
+            if str(error).startswith("refused"):
+                self._refused_s = time.monotonic()
             log.error("model_not_loaded", model=self._model, reason=str(error))
-            return None
-        return f"loaded again: {problem}"

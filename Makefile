@@ -2,7 +2,7 @@
 # which `demo` and `test` do by themselves; a second run downloads nothing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up doctor test check format lint types unit golden integration lock clean
+.PHONY: help setup demo up doctor test check format lint types unit golden integration docs lock clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .tools/uv)
@@ -46,6 +46,9 @@ golden: $(BIN)/.synced  ## Recorded traffic through the pure pipeline
 
 integration: setup  ## Tests on real servers, started once for the run
 	$(BIN)/pytest -q tests/integration
+
+docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml anew from the code's own models
+	$(BIN)/python -m services.asyncapi > docs/asyncapi.yaml
 
 lock: $(UV)  ## Resolve the dependencies afresh after a change of pyproject.toml
 	$(UV) lock

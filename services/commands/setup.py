@@ -23,7 +23,12 @@ from services.settings import Settings
     show_default="the broker's own",
     help="For --topics: replicas of each partition.",
 )
-def setup(topics: bool, replication_factor: int) -> None:
+@click.option(
+    "--features",
+    is_flag=True,
+    help="Register the feature definitions with Feast, in HEADRACE_DATA_DIR.",
+)
+def setup(topics: bool, replication_factor: int, features: bool) -> None:
     """
     Fetch what `headrace up` needs and the Python environment does not hold.
 
@@ -34,7 +39,9 @@ def setup(topics: bool, replication_factor: int) -> None:
     settings = connect(Settings)
     if topics:
         _create_topics(settings, replication_factor)
-    else:
+    if features:
+        _register_features(settings)
+    if not topics and not features:
         fetch(settings)
 
 
@@ -70,3 +77,10 @@ def _create_topics(settings: Settings, replication_factor: int) -> None:
     )
     listed = ", ".join(created) or "none was missing"
     click.echo(f"Topics on {settings.kafka_servers}: created {listed}; configuration up to date.")
+
+
+def _register_features(settings: Settings) -> None:
+    from features.store import open_store
+
+    open_store(settings.redis_address, settings.feast_registry, settings.feast_project)
+    click.echo(f"Features of {settings.feast_project}: registered in {settings.feast_registry}.")

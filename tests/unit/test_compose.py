@@ -1,0 +1,113 @@
+"""compose.yaml and the Dockerfile, as far as they can be checked without a Docker engine."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from services import settings
+from services.cli import main
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "compose.yaml"
+ONE_SHOT = {"setup", "headrace"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    return parsed
+
+
+def known_variables() -> set[str]:
+    kinds = [kind for kind in vars(settings).values() if isinstance(kind, type)]
+    return {
+        f"HEADRACE_{field.upper()}"
+        for kind in kinds
+        if issubclass(kind, settings.Settings)
+        for field in kind.model_fields
+    }
+
+
+def test_compose_follows_the_compose_schema() -> None:
+    """A key in the wrong place is ignored by some versions of Compose and refused by others."""
+    command = [Path(sys.executable).with_name("check-jsonschema")]
+    finished = subprocess.run(
+        [*command, "--builtin-schema", "vendor.compose-spec", COMPOSE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert finished.returncode == 0, finished.stdout
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", "Dockerfile"])
+def test_every_variable_is_a_setting(file: str) -> None:
+    """pydantic ignores a variable that it does not know: a typing mistake would be silent."""
+    used = set(re.findall(r"\bHEADRACE_[A-Z_]+", (ROOT / file).read_text()))
+
+    assert used
+    assert used - known_variables() == set()
+
+
+def test_every_command_of_ours_exists(compose: dict[str, Any]) -> None:
+    """The container would end at once, at night, after a rename."""
+    ours = [
+        service["command"]
+        for service in compose["services"].values()
+        if service["image"].startswith("headrace:")
+    ]
+
+    assert len(ours) == 4
+    for command in ours:
+        shown = CliRunner().invoke(main, [*command, "--help"])
+        assert shown.exit_code == 0, shown.output
+
+
+def test_images_are_pinned(compose: dict[str, Any]) -> None:
+    """`latest` is another program tomorrow."""
+    images = {service["image"] for service in compose["services"].values()}
+    bases = set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+
+    for image in images | bases:
+        assert re.search(r":\d+\.\d+", image), image
+
+
+def test_nothing_runs_as_root_and_everything_is_watched(compose: dict[str, Any]) -> None:
+    """What has no health check is never restarted when it hangs."""
+    for name, service in compose["services"].items():
+        assert service["user"] not in ("root", "0"), name
+        assert name in ONE_SHOT or "healthcheck" in service, name
+
+
+def test_ports_are_bound_to_this_host(compose: dict[str, Any]) -> None:
+    """Kafka has no password here."""
+    published = [p for service in compose["services"].values() for p in service.get("ports", [])]
+
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_state_lies_in_named_volumes(compose: dict[str, Any]) -> None:
+    """`docker compose down` must not take a shop's memory with it."""
+    used = {
+        volume.partition(":")[0]
+        for service in compose["services"].values()
+        for volume in service.get("volumes", [])
+    }
+
+    assert used == set(compose["volumes"])
+
+
+def test_triton_imports_the_versions_that_we_train_with() -> None:
+    """Weights written by one version of transformers are read by the same one."""
+    dockerfile, lock = (ROOT / "Dockerfile").read_text(), (ROOT / "uv.lock").read_text()
+    for package in ("torch", "transformers", "safetensors", "uv"):
+        (pinned,) = re.findall(rf"\b{package}==([\d.]+\d)", dockerfile)
+        assert f'name = "{package}"\nversion = "{pinned}"' in lock, package

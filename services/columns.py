@@ -71,6 +71,6 @@ def _column(option: str, field: str, target: str) -> Column:
     return Column(name, unit)
 
 
-def column_of(mapping: dict[str, Column], field: str) -> Column:
+def column_of(mapping: Mapping[str, Column], field: str) -> Column:
     """The column that holds *field*: as mapped, else of the same name."""
     return mapping.get(field) or Column(field)

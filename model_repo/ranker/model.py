@@ -1,0 +1,64 @@
+"""Triton adapter: join the requests, rank once, split the answers. No modelling here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import triton_python_backend_utils as pb_utils
+
+from .serving import Version
+
+INPUTS = ("item_keys", "event_types", "ages_s")
+OUTPUTS = ("item_keys", "scores", "user_vector")
+
+
+class TritonPythonModel:
+    """What Triton's Python backend calls."""
+
+    def initialize(self, args):
+        """Load the version that lies beside this file; refuse a numpy that Triton cannot read."""
+        if int(np.__version__.split(".")[0]) >= 2:
+            # Triton's stub would turn every answer into empty tensors, without an error.
+            raise pb_utils.TritonModelException(f"numpy {np.__version__}: it must be below 2")
+        config = json.loads(args["model_config"])
+        torch.set_num_threads(int(_parameter(config, "threads", "1")))
+        device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
+        self.version = Version.load(
+            Path(__file__).parent, k=_output_length(config, "item_keys"), device=device
+        )
+
+    def execute(self, requests):
+        """Answer each request in order, with one forward pass over all of them."""
+        inputs = [
+            [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in INPUTS]
+            for request in requests
+        ]
+        length = max(keys.shape[1] for keys, _, _ in inputs)
+        joined = [
+            np.concatenate([_widen(values, length) for values in each])
+            for each in zip(*inputs, strict=True)
+        ]
+        answer = self.version.rank(*joined)
+
+        ends = np.cumsum([len(keys) for keys, _, _ in inputs])[:-1]
+        parts = zip(*(np.split(values, ends) for values in answer), strict=True)
+        return [
+            pb_utils.InferenceResponse(
+                [pb_utils.Tensor(name, values) for name, values in zip(OUTPUTS, part, strict=True)]
+            )
+            for part in parts
+        ]
+
+
+def _widen(values, length):
+    """Pad ``(b, l)`` on the left to ``(b, length)``: requests may differ in length."""
+    return np.pad(values, ((0, 0), (length - values.shape[1], 0)))
+
+
+def _parameter(config, name, default):
+    return config.get("parameters", {}).get(name, {}).get("string_value", default)
+
+
+def _output_length(config, name):
+    return next(output["dims"][0] for output in config["output"] if output["name"] == name)

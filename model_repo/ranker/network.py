@@ -1,0 +1,195 @@
+"""
+The ranker's network: what a history looks like to it, and how it scores the whole catalogue.
+
+Training and serving share this file, which is copied into every version directory; so it imports
+nothing of ours, and not `transformers` either, which takes ten seconds (see `pretrained.py`).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EVENT_TYPES = 16  # codes 1 to 15 have a meaning of their own; 0 is padding
+TIME_BUCKETS = 64
+NO_GAP = 0  # the bucket of a first token: nothing came before
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers that make a network; all of them are in the version's config.json."""
+
+    items: int
+    dim: int = 64
+    layers: int = 2
+    heads: int = 2
+    tokens: int = 50  # runs of one item that it looks back on
+    dropout: float = 0.2
+    logit_scale: float = 14.0  # cosines are divided by a temperature of 0.07
+
+
+class Tokens(NamedTuple):
+    """Runs of one item, merged: parallel arrays of one shape, ``(N,)`` or ``(B, T)``."""
+
+    items: np.ndarray  # int64, 1-based item index; 0 is padding
+    type_sets: np.ndarray  # int64, bit c is set if an event of code c is in the run
+    last_types: np.ndarray  # int64, code of the run's last event
+    gaps: np.ndarray  # int64, bucket of the time since the run before; NO_GAP for a first one
+    dwells: np.ndarray  # int64, bucket of the time from the run's first event to its last
+
+
+def merge_runs(
+    rows: np.ndarray, items: np.ndarray, types: np.ndarray, times_s: np.ndarray
+) -> tuple[Tokens, np.ndarray, np.ndarray]:
+    """
+    Merge consecutive events of one row on one item into one token each.
+
+    Args:
+        rows: ``(E,)`` ascending: whose event it is.
+        items: ``(E,)`` 1-based item index.
+        types: ``(E,)`` event codes; one that is out of range counts as unknown.
+        times_s: ``(E,)`` seconds, ascending within a row.
+
+    Returns:
+        Tokens of shape ``(N,)``, each token's row ``(N,)`` and its first event's index ``(N,)``.
+    """
+    if len(rows) == 0:
+        nothing = np.zeros(0, np.int64)
+        return Tokens(nothing, nothing, nothing, nothing, nothing), nothing, nothing
+    types = np.where((types > 0) & (types < EVENT_TYPES), types, 0).astype(np.int64)
+    is_first = np.ones(len(rows), bool)
+    is_first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
+    first = np.flatnonzero(is_first)
+    last = np.append(first[1:], len(rows)) - 1
+    gaps = np.full(len(first), NO_GAP, np.int64)
+    follows = np.flatnonzero(rows[first[1:]] == rows[first[1:] - 1]) + 1
+    gaps[follows] = time_bucket(times_s[first[follows]] - times_s[first[follows] - 1])
+    tokens = Tokens(
+        items=items[first].astype(np.int64),
+        type_sets=np.bitwise_or.reduceat(np.left_shift(1, types), first),
+        last_types=types[last],
+        gaps=gaps,
+        dwells=time_bucket(times_s[last] - times_s[first]),
+    )
+    return tokens, rows[first], first
+
+
+def time_bucket(seconds: np.ndarray) -> np.ndarray:
+    """Buckets 1 to 63, two for each doubling of the time; below a second is the first."""
+    buckets = 1 + np.floor(2 * np.log2(np.maximum(seconds, 0) + 1))
+    return np.minimum(buckets, TIME_BUCKETS - 1).astype(np.int64)
+
+
+def last_tokens(tokens: Tokens, rows: np.ndarray, batch: int, length: int) -> Tokens:
+    """The newest *length* tokens of each of *batch* rows, ``(B, T)``, padded left with 0."""
+    ends = np.cumsum(np.bincount(rows, minlength=batch))  # (B,)
+    columns = length - (ends[rows] - np.arange(len(rows)))  # (N,) the newest is at length - 1
+    keep = columns >= 0
+    padded = []
+    for values in tokens:
+        block = np.zeros((batch, length), np.int64)
+        block[rows[keep], columns[keep]] = values[keep]
+        padded.append(block)
+    return Tokens(*padded)
+
+
+class Network(nn.Module):
+    """A causal pre-norm Transformer; a score is the cosine of user and item, times a scale."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.items = nn.Embedding(shape.items + 1, shape.dim, padding_idx=0)
+        self.type_set = nn.Linear(EVENT_TYPES, shape.dim, bias=False)
+        self.last_type = nn.Embedding(EVENT_TYPES, shape.dim)
+        self.gap = nn.Embedding(TIME_BUCKETS, shape.dim)
+        self.dwell = nn.Embedding(TIME_BUCKETS, shape.dim)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(shape.dim)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding | nn.Linear):
+                nn.init.normal_(module.weight, std=shape.dim**-0.5)
+
+    def forward(self, tokens: tuple[Tensor, ...], last_only: bool = False) -> Tensor:
+        """
+        User vectors of length 1, after each token.
+
+        Args:
+            tokens: The fields of `Tokens`, ``(B, T)`` int64 each.
+            last_only: Compute only the newest position, all that serving needs.
+
+        Returns:
+            ``(B, T, D)``, or ``(B, 1, D)``. Where a row is all padding the vector means nothing.
+        """
+        items, type_sets, last_types, gaps, dwells = tokens
+        bits = (type_sets.unsqueeze(-1) >> torch.arange(EVENT_TYPES, device=items.device)) & 1
+        x = self.items(items) + self.type_set(bits.to(self.type_set.weight.dtype))
+        x = x + self.last_type(last_types) + self.gap(gaps) + self.dwell(dwells)
+        x = self.dropout(x)  # (B, T, D)
+        mask = _visible(items)
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x, mask, last_only and number == len(self.blocks))
+        return F.normalize(self.norm(x), dim=-1)
+
+    def item_vectors(self) -> Tensor:
+        """``(V, D)``, each of length 1; row i is item index i + 1."""
+        return F.normalize(self.items.weight[1:], dim=-1)
+
+    def scores(self, users: Tensor, items: Tensor) -> Tensor:
+        """``(..., V)`` scores of ``(..., D)`` users on ``(V, D)`` items, both of length 1."""
+        return self.shape.logit_scale * users @ items.T
+
+
+class Block(nn.Module):
+    """Attention with a learned bias by distance, then a SwiGLU; each adds to what it read."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.before_attention = nn.LayerNorm(shape.dim)
+        self.query = nn.Linear(shape.dim, shape.dim, bias=False)
+        self.key_value = nn.Linear(shape.dim, 2 * shape.dim, bias=False)
+        self.out = nn.Linear(shape.dim, shape.dim, bias=False)
+        # Distances, not positions: an answer must not depend on how far the row is padded.
+        self.distance_bias = nn.Parameter(torch.zeros(shape.heads, shape.tokens))
+        self.before_mlp = nn.LayerNorm(shape.dim)
+        self.gate_up = nn.Linear(shape.dim, 4 * shape.dim, bias=False)
+        self.down = nn.Linear(2 * shape.dim, shape.dim, bias=False)
+        self.dropout = nn.Dropout(shape.dropout)
+
+    def forward(self, x: Tensor, visible: Tensor, last_only: bool) -> Tensor:
+        """``(B, T, D)`` to the same, or ``(B, 1, D)``; *visible* is ``(B, 1, T, T)``."""
+        length = x.shape[1]
+        normed = self.before_attention(x)
+        if last_only:
+            x, asking, visible = x[:, -1:], normed[:, -1:], visible[:, :, -1:]
+        else:
+            asking = normed
+        query = self._split(self.query(asking))  # (B, H, Q, D/H)
+        key, value = (self._split(part) for part in self.key_value(normed).chunk(2, dim=-1))
+        bias = self._bias(length, asking.shape[1]).masked_fill(~visible, float("-inf"))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        x = x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        gate, up = self.gate_up(self.before_mlp(x)).chunk(2, dim=-1)
+        return x + self.dropout(self.down(F.silu(gate) * up))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _bias(self, keys: int, queries: int) -> Tensor:
+        at = torch.arange(keys, device=self.distance_bias.device)
+        distance = (at[-queries:, None] - at[None, :]).clamp(min=0)  # (Q, K)
+        return self.distance_bias[:, distance].unsqueeze(0)  # (1, H, Q, K)
+
+
+def _visible(items: Tensor) -> Tensor:
+    """``(B, 1, T, T)``: a token sees itself and the real ones before it."""
+    length = items.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
+    seen = causal & (items != 0)[:, None, :]  # (B, T, T)
+    # Padding sees itself: a row of the softmax with nothing in it would be NaN.
+    return (seen | torch.eye(length, dtype=torch.bool, device=items.device)).unsqueeze(1)

@@ -1,0 +1,130 @@
+"""From an event log to what the network learns from: windows over each user's tokens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_repo.ranker.network import Tokens, merge_runs
+from services.training.log import EventLog
+from stream.event_types import EventType
+
+# They follow from an order or a change of mind, not from what was on the page.
+MINOR_TARGETS = (EventType.CHECKOUT, EventType.REMOVE_FROM_CART, EventType.REFUND)
+DISLIKE_WEIGHT = 0.0
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Every user's tokens, one user after the other, oldest first."""
+
+    tokens: Tokens  # (N,)
+    rows: NDArray[np.int64]  # (N,) ascending: whose token
+    first_types: NDArray[np.int64]  # (N,) code of the run's first event
+    times_ms: NDArray[np.int64]  # (N,) of the run's first event
+
+
+def sequences(log: EventLog, indices: NDArray[np.int64]) -> Sequences:
+    """
+    Merge *log* into tokens.
+
+    Args:
+        indices: ``(V,)`` the 1-based item index of each of the log's items, 0 if it has none.
+    """
+    log = log.where(indices[log.items] > 0)
+    order = np.argsort(log.users, kind="stable")  # by user, and by time within
+    users, types, times_ms = log.users[order], log.types[order], log.times_ms[order]
+    tokens, rows, first = merge_runs(users, indices[log.items[order]], types, times_ms / 1000)
+    return Sequences(tokens, rows, types[first], times_ms[first])
+
+
+def target_weights(
+    found: Sequences, minor_weight: float, half_life_days: float
+) -> NDArray[np.float64]:
+    """``(N,)`` what each token counts as something to predict: 0 for a user's first."""
+    weights = np.where(np.isin(found.first_types, MINOR_TARGETS), minor_weight, 1.0)
+    weights[found.first_types == EventType.DISLIKE] = DISLIKE_WEIGHT
+    newest_ms = found.times_ms.max(initial=0)
+    weights *= 0.5 ** ((newest_ms - found.times_ms) / (half_life_days * 86_400_000))
+    weights[np.flatnonzero(np.diff(found.rows, prepend=-1))] = 0
+    return weights
+
+
+@dataclass(frozen=True)
+class Windows:
+    """``(W,)`` half-open ranges of tokens; each predicts the tokens from `scored` on."""
+
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    scored: NDArray[np.int64]
+
+
+def windows(rows: NDArray[np.int64], length: int) -> Windows:
+    """
+    Cut each user's tokens so that every token but the first is predicted once.
+
+    A window holds at most *length* inputs and their last target. Long histories are cut in steps
+    of half a window: a prediction then looks back on at least half of one.
+    """
+    starts, ends, scored = [], [], []
+    bounds = np.append(np.flatnonzero(np.diff(rows, prepend=-1)), len(rows))
+    for begin, end in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        done = begin + 1  # the first token that no window predicts yet
+        while done < end:
+            stop = min(end, max(begin + length + 1, done + length // 2))
+            starts.append(max(begin, stop - length - 1))
+            ends.append(stop)
+            scored.append(done)
+            done = stop
+    return Windows(np.array(starts, np.int64), np.array(ends, np.int64), np.array(scored, np.int64))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs ``(B, T)`` padded on the right, and what follows each of them."""
+
+    tokens: Tokens
+    targets: NDArray[np.int64]  # (B, T) item index, 0 where there is none
+    weights: NDArray[np.float32]  # (B, T)
+
+
+def batches(
+    found: Sequences,
+    cut: Windows,
+    weights: NDArray[np.float64],
+    tokens_a_batch: int,
+    rng: np.random.Generator,
+) -> Iterator[Batch]:
+    """Every window once, in random order but with those of like length together."""
+    lengths = cut.ends - cut.starts - 1
+    noise = rng.uniform(0.7, 1.4, len(lengths))
+    order = np.argsort(lengths * noise, kind="stable")
+    groups: list[list[int]] = []
+    group: list[int] = []
+    longest = 1
+    for window in order.tolist():
+        longest = max(longest, int(lengths[window]))
+        if group and longest * (len(group) + 1) > tokens_a_batch:
+            groups.append(group)
+            group, longest = [], int(lengths[window])
+        group.append(window)
+    groups.append(group)
+    for number in rng.permutation(len(groups)).tolist():
+        yield _batch(found, cut, weights, np.array(groups[number]))
+
+
+def _batch(
+    found: Sequences, cut: Windows, weights: NDArray[np.float64], chosen: NDArray[np.int64]
+) -> Batch:
+    lengths = cut.ends[chosen] - cut.starts[chosen] - 1  # (B,)
+    offsets = np.arange(lengths.max())[None, :]  # (1, T)
+    real = offsets < lengths[:, None]  # (B, T)
+    at = np.where(real, cut.starts[chosen, None] + offsets, 0)
+    following = np.where(real, at + 1, 0)
+    counted = real & (following >= cut.scored[chosen, None])
+    return Batch(
+        tokens=Tokens(*(np.where(real, values[at], 0) for values in found.tokens)),
+        targets=np.where(real, found.tokens.items[following], 0),
+        weights=np.where(counted, weights[following], 0).astype(np.float32),
+    )

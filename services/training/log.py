@@ -1,0 +1,215 @@
+"""An event log as columns, from Parquet, JSON Lines or the archive: what training reads."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from services.archive import read_archive
+from services.columns import NANOSECONDS, Column, column_of
+from services.errors import CommandFailed
+from services.settings import WorkerSettings
+from stream.event_types import BY_NAME, EventType
+from stream.events import InvalidEvent, parse_event
+from stream.topics import EVENTS
+
+REQUIRED = ("event_type", "event_timestamp", "user_id", "item_id")
+OPTIONAL = ("event_id", "session_id")
+# What a user's row keeps apart from their actions, so that the ranker never reads it.
+NOT_ACTIONS = (EventType.IMPRESSION, EventType.SEARCH)
+
+
+class UnreadableLog(CommandFailed):
+    """The log cannot be trained on; the message says where and why."""
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """
+    Actions on items, by time; those of one millisecond in the order of the log.
+
+    Attributes:
+        item_ids: ``(V,)`` external ids; `items` are places in it.
+        users, items, types, times_ms, sessions: ``(E,)``. A session is one of one user, -1 if
+            the log does not say.
+    """
+
+    item_ids: tuple[str, ...]
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    types: NDArray[np.int64]
+    times_ms: NDArray[np.int64]
+    sessions: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def where(self, mask: NDArray[np.bool_]) -> "EventLog":
+        """Only the events in *mask*, with the same item ids."""
+        columns = (self.users, self.items, self.types, self.times_ms, self.sessions)
+        return EventLog(self.item_ids, *(column[mask] for column in columns))
+
+    def by_time(self) -> "EventLog":
+        """The same events in order of time; those of one millisecond stay as they were."""
+        order = np.argsort(self.times_ms, kind="stable")
+        columns = (self.users, self.items, self.types, self.times_ms, self.sessions)
+        return EventLog(self.item_ids, *(column[order] for column in columns))
+
+
+def read_log(path: Path, mapping: Mapping[str, Column]) -> EventLog:
+    """
+    Read *path*: a Parquet file, JSON Lines, or a directory written by the archiver.
+
+    Raises:
+        UnreadableLog: If a column is missing, or an event cannot be read.
+    """
+    if path.is_dir():
+        table = _rows_as_table(_archived(path), {}, path)
+    elif path.suffix == ".parquet":
+        table = _read_parquet(path, mapping)
+    else:
+        table = _rows_as_table(_json_lines(path), mapping, path)
+    return _from_table(table, path)
+
+
+def _read_parquet(path: Path, mapping: Mapping[str, Column]) -> pa.Table:
+    try:
+        names = set(pq.read_schema(path).names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UnreadableLog(f"{path}: not a Parquet file ({error}).") from error
+    columns = {field: column_of(mapping, field) for field in (*REQUIRED, *OPTIONAL)}
+    for field in REQUIRED:
+        if columns[field].name not in names:
+            raise UnreadableLog(
+                f"{path}: no column {columns[field].name!r}; it has {', '.join(sorted(names))}. "
+                f"Name the right one with --map {field}=COLUMN."
+            )
+    present = {field: column for field, column in columns.items() if column.name in names}
+    table = pq.read_table(path, columns=sorted({column.name for column in present.values()}))
+    return pa.table(
+        {
+            field: _times_ms(table[column.name], column.unit, path)
+            if field == "event_timestamp"
+            else table[column.name]
+            for field, column in present.items()
+        }
+    )
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise UnreadableLog(f"{path}, line {number}: not JSON ({error}).") from error
+            if not isinstance(row, dict):
+                raise UnreadableLog(f"{path}, line {number}: not a JSON object.")
+            yield f"line {number}", row
+
+
+def _archived(directory: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    topic_dir = directory / EVENTS if (directory / EVENTS).is_dir() else directory
+    if not any(topic_dir.glob("partition=*/*.parquet")):
+        raise UnreadableLog(f"{directory}: no partition=P/*.parquet in it; is it the archive?")
+    max_ahead_ms = round(WorkerSettings().max_ahead_s * 1000)
+    for batch in read_archive(topic_dir):
+        values, times_ms = batch["value"].to_pylist(), batch["kafka_timestamp_ms"].to_pylist()
+        for value, time_ms in zip(values, times_ms, strict=True):
+            try:
+                parse_event(value, kafka_timestamp_ms=time_ms or 0, max_ahead_ms=max_ahead_ms)
+            except InvalidEvent:
+                continue  # the worker has dead-lettered it
+            yield "an archived event", orjson.loads(value or b"")
+
+
+def _rows_as_table(
+    rows: Iterator[tuple[str, dict[str, Any]]], mapping: Mapping[str, Column], path: Path
+) -> pa.Table:
+    columns = {field: column_of(mapping, field) for field in (*REQUIRED, *OPTIONAL)}
+    values: dict[str, list[Any]] = {field: [] for field in columns}
+    for where, row in rows:
+        for field, column in columns.items():
+            value = row.get(column.name)
+            if value is None and field in REQUIRED and row.get("event_type") != "search":
+                raise UnreadableLog(f"{path}, {where}: no {column.name!r}.")
+            values[field].append(
+                str(value) if value is not None and field != "event_timestamp" else value
+            )
+    try:
+        table = {field: pa.array(column) for field, column in values.items()}
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UnreadableLog(f"{path}: values of several types in one field ({error}).") from error
+    times = pa.chunked_array([table["event_timestamp"]])
+    table["event_timestamp"] = _times_ms(times, columns["event_timestamp"].unit, path)
+    return pa.table(table)
+
+
+def _times_ms(
+    times: "pa.ChunkedArray[Any]", unit: str | None, path: Path
+) -> "pa.ChunkedArray[Any]":
+    if pa.types.is_null(times.type):
+        return times.cast(pa.int64())
+    numeric = pa.types.is_integer(times.type) or pa.types.is_floating(times.type)
+    if numeric and unit is None:
+        raise UnreadableLog(
+            f"{path}: event_timestamp is a number, and its unit is never guessed. "
+            "Name it: --map event_timestamp=COLUMN:ms."
+        )
+    try:
+        if numeric:
+            scaled = pc.multiply(times.cast(pa.float64()), NANOSECONDS[unit or "ms"] / 1e6)
+            return pc.floor(scaled).cast(pa.int64())
+        return times.cast(pa.timestamp("ms", tz="UTC"), safe=False).cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        reason = str(error).splitlines()[0]
+        raise UnreadableLog(f"{path}: event_timestamp must be RFC 3339 ({reason}).") from error
+
+
+def _from_table(table: pa.Table, path: Path) -> EventLog:
+    types = _type_codes(table["event_type"], path)
+    wanted = ~np.isin(types, NOT_ACTIONS) & table["item_id"].is_valid().to_numpy()
+    if "event_id" in table.column_names and table["event_id"].null_count == 0:
+        wanted &= _first_of_each(table["event_id"])
+    table, types = table.filter(pa.array(wanted)), types[wanted]
+    if len(table) == 0:
+        raise UnreadableLog(f"{path}: no actions on items in it.")
+    users, _ = _codes(table["user_id"])
+    items, item_ids = _codes(table["item_id"])
+    sessions = np.full(len(table), -1, np.int64)
+    if "session_id" in table.column_names and table["session_id"].null_count == 0:
+        within, names = _codes(table["session_id"])
+        sessions = users * len(names) + within  # the same session_id may be two users'
+    times = table["event_timestamp"].to_numpy().astype(np.int64)
+    return EventLog(tuple(item_ids), users, items, types, times, sessions).by_time()
+
+
+def _type_codes(names: "pa.ChunkedArray[Any]", path: Path) -> NDArray[np.int64]:
+    codes, distinct = _codes(names)
+    if unknown := sorted(set(distinct) - BY_NAME.keys()):
+        raise UnreadableLog(f"{path}: unknown event type {unknown[0]!r}.")
+    return np.array([BY_NAME[name] for name in distinct], np.int64)[codes]
+
+
+def _first_of_each(values: "pa.ChunkedArray[Any]") -> NDArray[np.bool_]:
+    codes, _ = _codes(values)
+    first = np.zeros(len(codes), bool)
+    first[np.unique(codes, return_index=True)[1]] = True
+    return first
+
+
+def _codes(values: "pa.ChunkedArray[Any]") -> tuple[NDArray[np.int64], list[str]]:
+    encoded = values.cast(pa.string()).combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    indices = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    return indices, [str(value) for value in encoded.dictionary.to_pylist()]

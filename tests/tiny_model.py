@@ -1,0 +1,49 @@
+"""A real version of the ranker, trained in about a second, for tests that need one to serve."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from services.training.log import EventLog
+from services.training.options import TrainingOptions
+from services.training.pipeline import train
+from services.training.release import write_version
+from stream.event_types import EventType
+
+TINY = TrainingOptions(
+    epochs=20,
+    tokens_a_batch=256,
+    final_epochs=0,
+    dim=16,
+    layers=1,
+    heads=2,
+    tokens=10,
+    history_length=20,
+    threads=1,
+)
+
+
+def tiny_log(item_ids: Sequence[str], *, users: int = 60, events: int = 12) -> EventLog:
+    """Users who walk through the items in order, each from a place of their own."""
+    count = users * events
+    users_column = np.repeat(np.arange(users), events)
+    steps = np.tile(np.arange(events), users)
+    return EventLog(
+        item_ids=tuple(item_ids),
+        users=users_column,
+        items=(users_column + steps) % len(item_ids),
+        types=np.full(count, int(EventType.CLICK)),
+        times_ms=1_475_280_000_000 + users_column + steps * 60_000,
+        sessions=users_column,
+    ).by_time()
+
+
+def build_tiny_version(out: Path, item_ids: Sequence[str], seed: int = 1) -> Path:
+    """Train on a walk through *item_ids* and write the version directory *out*."""
+    from dataclasses import replace
+
+    options = replace(TINY, seed=seed)
+    log = tiny_log(item_ids)
+    trained = train(log, options, holdout_from_ms=int(log.times_ms[-1]) - 60_000)
+    return write_version(out, trained, options)

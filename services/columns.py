@@ -1,6 +1,6 @@
 """The ``--map`` grammar: which column of a foreign log is which field of ours, and its unit."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import click

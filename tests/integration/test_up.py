@@ -15,6 +15,7 @@ import pytest
 import redis
 from click.testing import CliRunner, Result
 from confluent_kafka import Consumer, Producer, TopicPartition
+from uv import find_uv_bin
 
 from services.cli import main
 from services.embedded import install, stub
@@ -293,7 +294,7 @@ def test_doctor_finds_numpy_2_in_the_model_environment(tmp_path: Path) -> None:
         installed.directory / "venv/lib/python3.11/site-packages/headrace_main.pth"
     ).read_text()
     subprocess.run(
-        ["uv", "venv", "-q", "--python", installed.python, tmp_path / "venv"], check=True
+        [find_uv_bin(), "venv", "-q", "--python", installed.python, tmp_path / "venv"], check=True
     )
     (tmp_path / "venv/lib/python3.11/site-packages/main.pth").write_text(main_packages)
 

@@ -1,0 +1,1 @@
+"""The demo: a simulated shop with everything that is real running behind it."""

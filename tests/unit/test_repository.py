@@ -17,7 +17,7 @@ FORBIDDEN = {
     r"\bxox[abprs]-[0-9A-Za-z-]{10,}": "xoxb-" + "1" * 12,
     r"(?i)\b(password|secret|token)\s*[:=]\s*['\"][^'\"$<{…]{6,}['\"]": "password = "
     + "'hunter22'",
-    r"://[^/\s:@]+:[^/\s:@]+@": "https://me:" + "mine@host",
+    r"://[^/\s:@]+:[^/\s:@]+@": "https://me" + ":mine@host",
 }
 
 

@@ -15,7 +15,7 @@ FORBIDDEN = {
     r"\bhf_[A-Za-z]{34}\b": "hf_" + "a" * 34,
     r"\bsk-[A-Za-z0-9_-]{32,}": "sk-" + "a" * 40,
     r"\bxox[abprs]-[0-9A-Za-z-]{10,}": "xoxb-" + "1" * 12,
-    r"(?i)\b(password|secret|token)\s*[:=]\s*['\"][^'\"$<{…]{6,}['\"]": "password = "
+    r"(?i)\b(password|secret|token)\s*[:=]\s*['\"][^'\"\s$<{…]{6,}['\"]": "password = "
     + "'hunter22'",
     r"://[^/\s:@]+:[^/\s:@]+@": "https://me" + ":mine@host",
 }

@@ -232,7 +232,12 @@ def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Rec
 
 
 # Shrinking a counterexample of this size takes minutes and makes it little clearer.
-@settings(max_examples=200, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@settings(
+    max_examples=200,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    report_multiple_bugs=False,
+)
 @patch.dict(LIMITS, dict.fromkeys(LIMITS, 2))  # so short that events are evicted, and late
 @given(traffic, st.data())
 def test_a_crash_anywhere_changes_nothing(

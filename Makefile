@@ -47,8 +47,9 @@ golden: $(BIN)/.synced  ## Recorded traffic through the pure pipeline
 integration: setup  ## Tests on real servers, started once for the run
 	$(BIN)/pytest -q tests/integration
 
-docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml anew from the code's own models
+docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml and docs/settings.md anew from the code
 	$(BIN)/python -m services.asyncapi > docs/asyncapi.yaml
+	$(BIN)/python -m services.settings_doc > docs/settings.md
 
 lock: $(UV)  ## Resolve the dependencies afresh after a change of pyproject.toml
 	$(UV) lock

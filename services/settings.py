@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto: console on a terminal, JSON elsewhere."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Lines below it are not written."
+    )
     metrics_host: str = Field(
         "127.0.0.1", description="Where /metrics listens; 0.0.0.0 inside a container."
     )
@@ -65,14 +67,18 @@ class WorkerSettings(Settings):
     worker_instance_id: str = Field(
         "", description="Static group membership: set it to restart without a rebalance."
     )
-    worker_session_timeout_s: float = Field(10.0, ge=1, le=300)
+    worker_session_timeout_s: float = Field(
+        10.0, ge=1, le=300, description="A worker silent for so long loses its partitions."
+    )
     slate_size: int = Field(20, ge=1, le=200, description="Items in a slate (k).")
-    surface: str = Field("home", min_length=1, max_length=64)
+    surface: str = Field(
+        "home", min_length=1, max_length=64, description="Where the slate is shown."
+    )
     batch_size: int = Field(256, ge=1, le=4096, description="Most events in a micro-batch.")
     max_ahead_s: float = Field(
         300.0, ge=0, description="How far an event may lie ahead of its record's Kafka timestamp."
     )
-    model_name: str = "ranker"
+    model_name: str = Field("ranker", description="The ranker's name on Triton.")
     triton_deadline_ms: int = Field(
         500, ge=1, le=60_000, description="After this the slate comes from the live sources."
     )

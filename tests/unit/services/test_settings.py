@@ -1,9 +1,14 @@
 """Settings that decide where state lies."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
-from services.settings import Settings
+from services.settings import ArchiverSettings, Settings, WorkerSettings
+from services.settings_doc import document
+
+PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 
 
 def test_prefixes_that_differ_have_projects_that_differ() -> None:
@@ -20,3 +25,14 @@ def test_a_prefix_that_feast_cannot_take_is_refused_at_the_start() -> None:
     """Feast project names do not begin with an underscore."""
     with pytest.raises(ValidationError):
         Settings(prefix="_a.")
+
+
+def test_the_page_of_settings_is_current() -> None:
+    """After a change of services/settings.py: `make docs`."""
+    assert PAGE.read_text() == document()
+
+
+@pytest.mark.parametrize("kind", [Settings, WorkerSettings, ArchiverSettings])
+def test_every_setting_is_described(kind: type[Settings]) -> None:
+    """The page is all that an operator has."""
+    assert [name for name, field in kind.model_fields.items() if not field.description] == []

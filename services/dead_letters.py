@@ -1,6 +1,6 @@
 """Letters of a dead-letter topic: read to its end, sent back once, remembered in Kafka."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -176,7 +176,7 @@ def replay_letters(
     topic: str,
     group: str,
     publisher: Publisher,
-    allowed: Collection[str],
+    destinations: Mapping[str, str],
     *,
     most: int | None = None,
     reason: str | None = None,
@@ -184,11 +184,14 @@ def replay_letters(
     """
     Publish letters to where they came from, once, and remember which.
 
+    Args:
+        destinations: Full name of each topic that a letter may name and go back to.
+
     Returns:
         How many.
 
     Raises:
-        CommandFailed: If a letter names a topic that is not one of *allowed*: it goes nowhere.
+        CommandFailed: If a letter names another topic: it goes nowhere.
     """
     with _open(servers, topic, group) as (consumer, bounds):
         sent = _sent(consumer, topic, bounds)
@@ -200,12 +203,13 @@ def replay_letters(
                 continue
             if reason is not None and reason not in letter.reason:
                 continue
-            if letter.source_topic not in allowed or letter.source_topic == topic:
+            destination = destinations.get(letter.source_topic)
+            if destination is None:
                 raise CommandFailed(
                     f"letter {letter.partition}:{letter.offset} names no topic of ours to go to."
                 )
             publisher.send(
-                letter.source_topic,
+                destination,
                 letter.key,
                 letter.value,
                 headers=letter.original_headers,

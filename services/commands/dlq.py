@@ -78,11 +78,16 @@ def replay(
     settings = connect(Settings, data_dir=data_dir)
     name = topics.with_prefix(settings.prefix, topic)
     group = topics.with_prefix(settings.prefix, "headrace-dlq-replay")
-    allowed = {topics.with_prefix(settings.prefix, known) for known in topics.TOPICS}
+    # Letters name a topic without the prefix. None goes into a dead-letter topic.
+    destinations = {
+        known: topics.with_prefix(settings.prefix, known)
+        for known in topics.TOPICS
+        if known not in LETTER_TOPICS
+    }
     with Publisher(settings.kafka_servers) as publisher:
         publisher.cluster_id(name)
         sent = replay_letters(
-            settings.kafka_servers, name, group, publisher, allowed, most=most, reason=reason
+            settings.kafka_servers, name, group, publisher, destinations, most=most, reason=reason
         )
     if not sent:
         raise CommandFailed(f"no letter in {name} is left to send that fits.")

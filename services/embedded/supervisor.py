@@ -7,7 +7,6 @@ docs/decisions.md.
 """
 
 import asyncio
-import contextlib
 import subprocess
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -145,10 +144,8 @@ async def _unless(exited: asyncio.Task[int], probe: Coroutine[Any, Any, str | No
     """The probe's answer, unless the process ends first."""
     asking = asyncio.create_task(probe)
     both: set[asyncio.Task[Any]] = {exited, asking}
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    if asking.done():
-        return asking.result()
-    asking.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asking
-    return None
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return asking.result() if asking.done() else None
+    finally:
+        asking.cancel()

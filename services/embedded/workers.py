@@ -1,6 +1,8 @@
 """Our own processes as parts of the stack: the stream workers and the archiver."""
 
+import hashlib
 import os
+import socket
 import sys
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -14,8 +16,10 @@ def worker(
 ) -> Part:
     """The part ``worker-<number>``; *port* is for its metrics, *servers* the embedded ones."""
     name = f"worker-{number}"
-    # A static member that returns within its session timeout causes no rebalance.
-    own = {"HEADRACE_WORKER_INSTANCE_ID": name}
+    # A static member that returns within its session timeout causes no rebalance. The name is
+    # of this stack alone: two stacks on one Kafka would otherwise throw each other out.
+    here = hashlib.sha256(f"{socket.gethostname()}:{run_dir}".encode()).hexdigest()[:8]
+    own = {"HEADRACE_WORKER_INSTANCE_ID": f"{name}-{here}"}
     return _part(
         name, "worker", {**environment, **own}, run_dir, port, servers & {"kafka", "redis"}
     )

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,24 @@ pytestmark = pytest.mark.usefixtures("installed")
 class Up:
     """A `headrace up` of a test's own, on a data directory of its own."""
 
-    def __init__(self, data_dir: Path, *options: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        workers: int = 0,
+        archiver: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.data_dir = data_dir
         self.log = data_dir.with_suffix(".log")
-        command = [HEADRACE, "up", "--workers", "0", "--no-archiver", "--data-dir", data_dir]
+        options = ["--workers", str(workers), "--archiver" if archiver else "--no-archiver"]
         with self.log.open("ab") as output:
-            self.popen = subprocess.Popen([*command, *options], stdout=output, stderr=output)
+            self.popen = subprocess.Popen(
+                [HEADRACE, "up", "--data-dir", data_dir, *options],
+                env={**os.environ, **(environment or {})},
+                stdout=output,
+                stderr=output,
+            )
 
     def wait_ready(self, timeout_s: float = 60) -> dict[str, Any]:
         """The parts, as soon as all of them are ready."""
@@ -265,6 +277,31 @@ def test_a_killed_up_leaves_nothing_running_and_the_next_one_has_all_its_data(
         assert again.popen.wait(5) == 0
     finally:
         again.end()
+
+
+def test_workers_and_archiver_run_on_servers_of_ones_own(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """A shop has its Kafka already: an address that is set is used, and no server is started."""
+    up = Up(tmp_path / "own", workers=2, archiver=True, environment=environment)
+    try:
+        parts = up.wait_ready(90)
+        os.kill(parts["worker-1"]["pid"], signal.SIGKILL)
+        wait_until(lambda: up.parts()["worker-1"]["restarts"] == 1)
+        again = up.wait_ready(90)
+    finally:
+        family = up.family()
+        up.end()
+
+    assert parts["kafka"] == {**parts["kafka"], "state": "external", "pid": None}
+    assert parts["kafka"]["address"] == environment["HEADRACE_KAFKA_SERVERS"]
+    assert {name for name, part in parts.items() if part["state"] == "ready"} == {
+        "worker-1",
+        "worker-2",
+        "archiver",
+    }
+    assert again["worker-1"]["reason"].startswith("killed by SIGKILL")
+    assert alive(family) == []
 
 
 def test_doctor_finds_nothing_wrong_here() -> None:

@@ -5,6 +5,7 @@ The consumer group only shares out the partitions. Where to read on is what the 
 offsets committed are for whoever watches the lag.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -107,7 +108,8 @@ class Archiver:
         Archive until *stop* is set; then finish the files.
 
         Raises:
-            CommandFailed: If the files cannot be written, or do not belong to this topic.
+            CommandFailed: If the files cannot be written, or do not belong to this topic, or if
+                Kafka refuses for good.
         """
         self._consumer.subscribe(
             [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
@@ -124,6 +126,10 @@ class Archiver:
             raise CommandFailed(
                 f"cannot write the archive in {self._directory}: {error.strerror}. Make room, or "
                 "set HEADRACE_DATA_DIR, and start again: nothing is lost while Kafka keeps it."
+            ) from error
+        except KafkaException as error:
+            raise CommandFailed(
+                f"Kafka refused: {error.args[0].str()}. Nothing is lost."
             ) from error
         finally:
             # Leaving must not finish files again: what failed just now would only fail twice.
@@ -234,7 +240,8 @@ def _consumer(settings: ArchiverSettings) -> Consumer:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "client.id": f"headrace-archiver-{os.getpid()}",
-        }
+        },
+        logger=logging.getLogger("librdkafka"),  # else it writes its own lines to stderr
     )
 
 

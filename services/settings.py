@@ -83,7 +83,6 @@ class WorkerSettings(Settings):
         500, ge=1, le=60_000, description="After this the slate comes from the live sources."
     )
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")
-    metrics_host: str = "127.0.0.1"
 
 
 class ArchiverSettings(Settings):
@@ -96,3 +95,13 @@ class ArchiverSettings(Settings):
     )
     archive_roll_s: float = Field(30.0, gt=0, description="Age of an unfinished file, at most.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")
+
+
+class ModelSettings(Settings):
+    """Deploying models on Triton."""
+
+    model_name: str = "ranker"
+    model_repository: Path | None = Field(
+        None, description="Triton's model repository; by default <data_dir>/models."
+    )
+    triton_device: Literal["cpu", "gpu"] = Field("cpu", description="Where Triton runs models.")

@@ -6,13 +6,16 @@ Messages of `RankerUnavailable` start with one of four reasons, fit for a metric
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc.aio as triton
+from google.protobuf import json_format, text_format
 from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from stream.ranking import Ranked, RankerInput, RankerUnavailable
@@ -192,17 +195,14 @@ async def infer(
     except ValueError as error:
         # A stub that sees numpy 2 answers with empty tensors under the right shape.
         raise RankerUnavailable(f"malformed: {error}") from error
-    rows = len(tensors["item_keys"])
-    return _checked(keys, scores, (rows, contract.k))
+    return _checked(keys, scores, len(tensors["item_keys"]))
 
 
-def _checked(
-    keys: NDArray[Any] | None, scores: NDArray[Any] | None, shape: tuple[int, int]
-) -> Ranked:
+def _checked(keys: NDArray[Any] | None, scores: NDArray[Any] | None, rows: int) -> Ranked:
     if keys is None or scores is None:
         raise RankerUnavailable("malformed: an output is missing")
-    if keys.shape != shape or scores.shape != shape:
-        raise RankerUnavailable(f"malformed: shapes {keys.shape}, {scores.shape}, not {shape}")
+    if keys.shape != scores.shape or keys.ndim != 2 or len(keys) != rows or keys.size == 0:
+        raise RankerUnavailable(f"malformed: {keys.shape} keys, {scores.shape} scores, {rows} rows")
     if keys.dtype != np.int64 or not np.isfinite(scores).all():
         raise RankerUnavailable("malformed: item_keys are not int64 or scores not finite")
     return Ranked(keys, scores)
@@ -244,7 +244,10 @@ async def read_contract(
 
 async def load(address: str, model: str, *, config: str | None = None, timeout_s: float) -> None:
     """
-    Load *model*, or load it again: the way to heal a dead stub.
+    Load *model*, or load it again: the way to heal a dead stub. Requests go on being answered.
+
+    Triton keeps what has not changed, dead stubs included, so what is loaded already gets a
+    configuration that differs from the last one.
 
     Args:
         config: A JSON model configuration to use in place of the repository's.
@@ -254,9 +257,54 @@ async def load(address: str, model: str, *, config: str | None = None, timeout_s
     """
     async with connect(address) as client:
         try:
+            if config is None:
+                config = await _marked_config(client, model, timeout_s)
             await client.load_model(model, config=config, client_timeout=timeout_s)
         except InferenceServerException as error:
             raise _unavailable(error) from error
+
+
+async def _marked_config(
+    client: triton.InferenceServerClient, model: str, timeout_s: float
+) -> str | None:
+    index = await client.get_model_repository_index(client_timeout=timeout_s)
+    if not any(one.name == model and one.state == "READY" for one in index.models):
+        return None  # the repository's own
+    answer = await client.get_model_config(model, client_timeout=timeout_s)
+    answer.config.parameters["loaded_again_at_ns"].string_value = str(time.time_ns())
+    return _as_json(answer.config)
+
+
+def configure(pbtxt: str, versions: Sequence[str], *, device: str) -> tuple[str, str]:
+    """
+    A version's `config.pbtxt`, made to load exactly *versions* on *device* (``cpu``, ``gpu``).
+
+    Returns:
+        The configuration as JSON, which `load` takes, and as text, which the repository keeps.
+
+    Raises:
+        ValueError: If *pbtxt* is not a model configuration.
+    """
+    try:
+        config = text_format.Parse(pbtxt, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ValueError(f"config.pbtxt: {error}") from error
+    config.version_policy.specific.versions[:] = [int(version) for version in versions]
+    kind = model_config_pb2.ModelInstanceGroup.Kind.Value(f"KIND_{device.upper()}")
+    del config.instance_group[:]
+    config.instance_group.add(kind=kind, count=1)
+    return _as_json(config), text_format.MessageToString(config)
+
+
+def configured_versions(pbtxt: str) -> tuple[str, ...]:
+    """The versions that a repository's `config.pbtxt` has Triton load, the serving one last."""
+    config = text_format.Parse(pbtxt, model_config_pb2.ModelConfig())
+    return tuple(str(version) for version in config.version_policy.specific.versions)
+
+
+def _as_json(config: model_config_pb2.ModelConfig) -> str:
+    text: str = json_format.MessageToJson(config, preserving_proto_field_name=True)
+    return text
 
 
 async def ready_versions(address: str, model: str, *, timeout_s: float = 5.0) -> tuple[str, ...]:

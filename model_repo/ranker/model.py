@@ -24,9 +24,7 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         torch.set_num_threads(int(_parameter(config, "threads", "1")))
         device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
-        self.version = Version.load(
-            Path(__file__).parent, k=_output_length(config, "item_keys"), device=device
-        )
+        self.version = Version.load(Path(__file__).parent, device=device)
 
     def execute(self, requests):
         """Answer each request in order, with one forward pass over all of them."""
@@ -58,7 +56,3 @@ def _widen(values, length):
 
 def _parameter(config, name, default):
     return config.get("parameters", {}).get(name, {}).get("string_value", default)
-
-
-def _output_length(config, name):
-    return next(output["dims"][0] for output in config["output"] if output["name"] == name)

@@ -37,8 +37,9 @@ class Version:
         self.popular = np.argsort(-popularity, kind="stable")[: self.k]  # (K,)
 
     @classmethod
-    def load(cls, directory: Path, k: int, device: str = "cpu") -> "Version":
-        """Read a version directory; no code of its files is run, safetensors hold numbers only."""
+    def load(cls, directory: Path, k: int | None = None, device: str = "cpu") -> "Version":
+        """Read a version directory; *k* is its manifest's unless given."""
+        k = k or json.loads((directory / "manifest.json").read_text())["k"]
         config = json.loads((directory / "config.json").read_text())
         network = Network(Shape(**{field.name: config[field.name] for field in fields(Shape)}))
         weights = load_tensors(directory / "model.safetensors", device=device)

@@ -1,6 +1,5 @@
 """A version directory: everything Triton needs to serve one network, written once, read-only."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,10 +17,9 @@ from model_repo.ranker.serving import Version
 from services.errors import CommandFailed
 from services.training.options import TrainingOptions
 from services.training.pipeline import Trained, as_metrics
+from services.versions import FORMAT, MANIFEST, sha256
 
-MANIFEST = "manifest.json"
 CODE = ("model.py", "serving.py", "network.py", "pretrained.py")
-FORMAT = 1
 POPULAR = 200
 GOLDEN_RANKS = 20
 
@@ -147,12 +145,6 @@ def make_read_only(directory: Path) -> None:
         with path.open("rb") as file:
             os.fsync(file.fileno())
         path.chmod(0o444)
-
-
-def sha256(path: Path) -> str:
-    """The file's checksum, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _iso(epoch_ms: int) -> str:

@@ -26,7 +26,9 @@ class Publisher:
     their order, and raises `NotDelivered` from the next call after a record was refused.
     """
 
-    def __init__(self, servers: str, *, client_id: str = "headrace-tools") -> None:
+    def __init__(
+        self, servers: str, *, client_id: str = "headrace-tools", linger_ms: int = 5
+    ) -> None:
         self._servers = servers
         self._error: KafkaError | None = None
         self._producer = Producer(
@@ -36,7 +38,7 @@ class Publisher:
                 "partitioner": "murmur2_random",
                 "acks": "all",
                 "enable.idempotence": True,
-                "linger.ms": 5,
+                "linger.ms": linger_ms,
                 "compression.type": "lz4",
                 "message.timeout.ms": 60_000,
                 "message.max.bytes": 4 * 1024 * 1024,  # each topic has its own, lower limit

@@ -175,7 +175,11 @@ def _run(verb: str, options: dict[str, Any], *, backfill: bool = False) -> None:
     format_name = format_of(log, options["format_name"])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
-        publisher = stack.enter_context(Publisher(settings.kafka_servers))
+        follow = bool(options.get("slates") or options.get("wait_slates"))
+        # Gathering events saves work at full speed; where latency is measured it would be in it.
+        publisher = stack.enter_context(
+            Publisher(settings.kafka_servers, linger_ms=0 if follow else 5)
+        )
         topic = topics.with_prefix(settings.prefix, topics.EVENTS)
         cluster = publisher.cluster_id(topic)
         position = _position(log, settings, selection, mapping, constants, cluster, topic, backfill)
@@ -183,7 +187,7 @@ def _run(verb: str, options: dict[str, Any], *, backfill: bool = False) -> None:
             position.restart()
         resumed = position.row
         sender: Sender
-        if options.get("slates") or options.get("wait_slates"):
+        if follow:
             sender = _following(stack, settings, publisher, topic, position, options)
         else:
             headers = (BACKFILL,) if backfill else ()

@@ -126,7 +126,7 @@ class LiveShop:
             guest=GUEST,
         )
         try:
-            with Publisher(self._servers, client_id="headrace-demo") as publisher:
+            with Publisher(self._servers, client_id="headrace-demo", linger_ms=0) as publisher:
                 while not self._stop.is_set():
                     while (event := shoppers.take(time.time())) is not None:
                         self._publish(publisher, event)

@@ -46,7 +46,7 @@ def records(servers: str, topic: str) -> list[Message]:
         for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
             low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
             consumer.assign([TopicPartition(topic, partition, low)])
-            while len(found) < sum(1 for m in found if m.partition() != partition) + high - low:
+            for _ in range(high - low):
                 message = consumer.poll(10)
                 assert message is not None
                 found.append(message)
@@ -84,7 +84,9 @@ async def test_a_killed_replay_goes_on_with_the_same_ids(
 
     assert again.returncode == 0, again.stderr
     assert "Went on after" in again.stdout
-    ids = [json.loads(message.value())["event_id"] for message in records(stack.kafka, topic)]
+    ids = [
+        json.loads(message.value() or b"")["event_id"] for message in records(stack.kafka, topic)
+    ]
     assert 0 < killed_after < 6000
     assert len(set(ids)) == 6000
     assert len(ids) < 6000 + 4000  # and not all of it again
@@ -104,7 +106,7 @@ def test_records_lie_where_kafkas_own_partitioner_puts_them(
     found = records(stack.kafka, prefix + EVENTS)
     assert len(found) == 200
     for message in found:
-        assert message.partition() == partition_of(message.key(), 8)
+        assert message.partition() == partition_of(message.key() or b"", 8)
         assert message.headers() == [("headrace-mode", b"backfill")]
 
 
@@ -138,7 +140,7 @@ def test_a_log_comes_from_standard_input(headrace: Headrace, stack: Servers, pre
     )
 
     assert done.returncode == 0, done.stderr
-    sent = [json.loads(message.value()) for message in records(stack.kafka, prefix + EVENTS)]
+    sent = [json.loads(message.value() or b"") for message in records(stack.kafka, prefix + EVENTS)]
     assert [event["event_type"] for event in sent] == ["click", "view"]
     assert {event["currency"] for event in sent} == {"EUR"}
 

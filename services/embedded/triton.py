@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import structlog
@@ -13,11 +14,14 @@ from services.embedded.part import Part
 from services.embedded.ports import HOST
 from stream.ranking import RankerUnavailable
 
+if TYPE_CHECKING:
+    from services.versions import Manifest
+
 EXIT_TIMEOUT_S = 3
 PROBE_TIMEOUT_S = 5.0  # a busy machine is slow, not ill
 LOAD_TIMEOUT_S = 80.0
 GIVE_UP_AFTER_S = 90.0  # longer than a load takes
-LOAD_AGAIN_AFTER_S = 30.0  # a model that cannot be loaded
+LOAD_AGAIN_AFTER_S = 10.0  # where a load has not helped
 LATE_ANSWERS = 3  # so many in a row count as a hung stub
 
 log = structlog.get_logger()
@@ -104,7 +108,8 @@ class _Probe:
         self._late = 0
         self._loading: asyncio.Task[None] | None = None
         self._why = ""
-        self._refused_s = float("-inf")  # when it could last not be loaded
+        self._loaded_s = float("-inf")  # when it was last told to
+        self._refused = False  # and Triton could not
 
     async def __call__(self) -> str | None:
         from services import triton as client
@@ -123,28 +128,46 @@ class _Probe:
             problem = str(error)
         if problem is None:
             self._late = 0
+            self._loaded_s = float("-inf")  # it has helped
             return None
         return self._heal(problem)
 
     async def _ask(self) -> str | None:
         """One inference of every version. Raises `RankerUnavailable`."""
         from services import triton as client
+        from services.versions import disagreement
 
-        nothing = {name: np.zeros((1, 1), kind) for name, (_, kind) in client.DTYPES.items()}
         versions = await client.ready_versions(self._address, self._model)
         for version in versions:
-            await client.answers(
-                self._address, self._model, version, nothing, timeout_s=PROBE_TIMEOUT_S
+            manifest = self._manifest(version)
+            empty = {name: np.zeros((1, 1), kind) for name, (_, kind) in client.DTYPES.items()}
+            inputs = manifest.golden_inputs if manifest else empty
+            answer = await client.answers(
+                self._address, self._model, version, inputs, timeout_s=PROBE_TIMEOUT_S
             )
+            if manifest and (problem := disagreement(manifest, answer)):
+                return f"version {version} answers wrongly: {problem}"
         return None if versions else "no version is loaded"
+
+    def _manifest(self, version: str) -> "Manifest | None":
+        """What *version* was released with; None where there is none that can be read."""
+        from services.versions import BadVersion, read_manifest
+
+        # Read each time: the number of a version that was refused is given to the next one.
+        try:
+            return read_manifest(self._configuration.parent / version)
+        except BadVersion:
+            return None
 
     def _heal(self, problem: str) -> str | None:
         self._late = self._late + 1 if problem.startswith("late") else 0
         if problem.startswith("down") or 0 < self._late < LATE_ANSWERS:
             return problem
-        if time.monotonic() - self._refused_s < LOAD_AGAIN_AFTER_S:
-            return None  # the server is all right, and what it refuses has been said
+        if time.monotonic() - self._loaded_s < LOAD_AGAIN_AFTER_S:
+            # A model that Triton refuses is no fault of the server, and has been logged.
+            return None if self._refused else problem
         self._late = 0
+        self._loaded_s = time.monotonic()
         self._why = problem
         self._loading = asyncio.create_task(self._load())
         return f"loading the model again: {problem}"
@@ -152,9 +175,9 @@ class _Probe:
     async def _load(self) -> None:
         from services import triton as client
 
+        self._refused = False
         try:
             await client.load(self._address, self._model, timeout_s=LOAD_TIMEOUT_S)
         except RankerUnavailable as error:
-            if str(error).startswith("refused"):
-                self._refused_s = time.monotonic()
+            self._refused = str(error).startswith("refused")
             log.error("model_not_loaded", model=self._model, reason=str(error))

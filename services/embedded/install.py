@@ -1,14 +1,15 @@
 """What the embedded stack needs beside the Python environment: looked up, fetched, checked."""
 
+import contextlib
+import fcntl
 import importlib.util
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.embedded import jars, stub
 from services.errors import CommandFailed
-
-FREE_DISK_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,15 @@ def install(
         CommandFailed: Naming what could not be had, and the next step.
     """
     installation = locate(cache_dir)
+    with _alone(cache_dir):
+        return _install(installation, began, advanced)
+
+
+def _install(
+    installation: Installation,
+    began: Callable[[str, int], None],
+    advanced: Callable[[str], None],
+) -> int:
     needed = jars.wrong(jars.locked(), installation.kafka_jars)
     if needed:
         title = "Kafka's jars"
@@ -82,6 +92,23 @@ def install(
     stub.build(installation.stub, lambda what: None)
     advanced(title)
     return len(needed) + 1
+
+
+@contextlib.contextmanager
+def _alone(cache_dir: Path) -> Iterator[None]:
+    """Wait for another `headrace setup`, and remove what a killed one had begun."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        lock = (cache_dir / ".lock").open("w")
+    except OSError as error:
+        raise CommandFailed(
+            f"the cache directory cannot be used: {error}. Set HEADRACE_CACHE_DIR to another."
+        ) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left in cache_dir.glob(f"{jars.SCRATCH}*"):
+            shutil.rmtree(left)
+        yield
 
 
 def _package(name: str) -> Path:

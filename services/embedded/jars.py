@@ -22,6 +22,7 @@ ENDPOINT = "org.apache.kafka:kafka_2.13:4.1.2+org.slf4j:slf4j-simple:1.7.36"
 LOCK = Path(__file__).with_name("kafka-jars.lock")
 DOWNLOADS_AT_ONCE = 8
 TIMEOUT_S = 60
+SCRATCH = ".unfinished-"  # before the names of directories that are not whole yet
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def fetch(jars: list[Jar], directory: Path, fetched: Callable[[Jar], None]) -> N
     """
     directory.mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=directory.parent, prefix="jars-") as scratch,
+        tempfile.TemporaryDirectory(dir=directory.parent, prefix=SCRATCH) as scratch,
         ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool,
     ):
         waiting = {pool.submit(_download, jar, Path(scratch)): jar for jar in jars}

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.embedded.jars import SCRATCH
 from services.errors import CommandFailed
 
 REQUIREMENTS = Path(__file__).with_name("stub-requirements.txt")
@@ -78,9 +79,7 @@ def build(environment: StubEnvironment, said: Callable[[str], None]) -> None:
         CommandFailed: If numpy cannot be had or a stub would not see it.
     """
     environment.directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=environment.directory.parent, prefix=f".{environment.directory.name}-"
-    ) as scratch:
+    with tempfile.TemporaryDirectory(dir=environment.directory.parent, prefix=SCRATCH) as scratch:
         new = StubEnvironment(Path(scratch) / "new")
         new.libraries.mkdir(parents=True)
         python, library = _python_with_library(environment.directory.parent, said)
@@ -95,8 +94,9 @@ def build(environment: StubEnvironment, said: Callable[[str], None]) -> None:
         _assemble_backend(new.backends)
         if complaint := numpy_complaint(new):
             raise CommandFailed(complaint)
-        if not environment.directory.exists():
-            new.directory.rename(environment.directory)
+        # One whose Python has been removed since: its link leads nowhere.
+        shutil.rmtree(environment.directory, ignore_errors=True)
+        new.directory.rename(environment.directory)
 
 
 def numpy_complaint(environment: StubEnvironment) -> str | None:

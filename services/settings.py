@@ -100,7 +100,7 @@ class ArchiverSettings(Settings):
 class ModelSettings(Settings):
     """Deploying models on Triton."""
 
-    model_name: str = "ranker"
+    model_name: str = Field("ranker", description="The ranker's name on Triton.")
     model_repository: Path | None = Field(
         None, description="Triton's model repository; by default <data_dir>/models."
     )

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from services.settings import ArchiverSettings, Settings, WorkerSettings
+from services import settings
+from services.settings import Settings
 
 PLACES = {"data_dir": "~/.local/share/headrace", "cache_dir": "~/.cache/headrace"}
 TITLE = """\
@@ -17,12 +18,18 @@ Made by `make docs` from `services/settings.py`; do not edit.
 def document() -> str:
     """The Markdown page: one table for every process, then one for each kind of process."""
     parts = [TITLE]
-    for kind in (Settings, WorkerSettings, ArchiverSettings):
+    for kind in kinds():
         summary = (kind.__doc__ or "").strip().splitlines()[0]
         parts.append(f"\n## {kind.__name__}: {summary}\n")
         parts.append("\n| variable | default | |\n|---|---|---|\n")
         parts.extend(_rows(kind))
     return "".join(parts)
+
+
+def kinds() -> list[type[Settings]]:
+    """`Settings` and its kinds, in the order of services/settings.py."""
+    defined = [kind for kind in vars(settings).values() if isinstance(kind, type)]
+    return [kind for kind in defined if issubclass(kind, Settings)]
 
 
 def _rows(kind: type[Settings]) -> Iterator[str]:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from services import settings
 from services.cli import main
+from services.settings_doc import kinds
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "compose.yaml"
@@ -25,13 +25,7 @@ def compose() -> dict[str, Any]:
 
 
 def known_variables() -> set[str]:
-    kinds = [kind for kind in vars(settings).values() if isinstance(kind, type)]
-    return {
-        f"HEADRACE_{field.upper()}"
-        for kind in kinds
-        if issubclass(kind, settings.Settings)
-        for field in kind.model_fields
-    }
+    return {f"HEADRACE_{field.upper()}" for kind in kinds() for field in kind.model_fields}
 
 
 def test_compose_follows_the_compose_schema() -> None:

@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.config import JsonValue
 
 from stream.event_types import BY_NAME, EventType
 
@@ -74,11 +75,29 @@ class Context(BaseModel):
     country: str | None = Field(None, max_length=64)
 
 
+# What `Event._has_its_object` checks, for producers who check against the published schema.
+_HAS_ITS_OBJECT: list[JsonValue] = [
+    {
+        "properties": {"event_type": {"const": "search"}, "query": {"type": "string"}},
+        "required": ["query"],
+    },
+    {
+        "properties": {
+            "event_type": {"not": {"const": "search"}},
+            "item_id": {"type": "string"},
+        },
+        "required": ["item_id"],
+    },
+]
+
+
 class Event(BaseModel):
     """One user action on one item, one record. Keyed by ``user_id``."""
 
     # Producers deploy before we do, so fields we do not know yet are ignored.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", json_schema_extra={"anyOf": _HAS_ITS_OBJECT}
+    )
 
     event_id: Id = Field(description="One per user action; what we deduplicate on.")
     event_type: EventTypeName

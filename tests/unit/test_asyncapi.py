@@ -55,7 +55,17 @@ def test_every_reference_leads_somewhere(published: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "valid"),
-    [({}, True), ({"unknown": 1}, True), ({"user_id": ...}, False), ({"event_type": "x"}, False)],
+    [
+        ({}, True),
+        ({"unknown": 1}, True),
+        ({"event_type": "search", "query": "hat", "item_id": ...}, True),
+        ({"event_type": "search"}, False),
+        ({"item_id": ...}, False),
+        ({"user_id": ...}, False),
+        ({"user_id": ""}, False),
+        ({"event_type": "x"}, False),
+        ({"event_timestamp": 1470052800}, False),
+    ],
 )
 def test_the_schema_of_events_tells_events_from_others(
     published: dict[str, Any], fields: dict[str, Any], valid: bool

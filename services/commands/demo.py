@@ -16,7 +16,7 @@ from rich.live import Live
 from services.connection import connect
 from services.demo import screen
 from services.demo.live_shop import LiveShop
-from services.demo.preparation import Shop, publish_shop, run_command, shop_in
+from services.demo.preparation import Shop, mark, publish_shop, run_command, shop_in
 from services.embedded import stack as stacks
 from services.embedded.part import Status
 from services.errors import CommandFailed
@@ -26,6 +26,7 @@ from services.titles import Titles
 from stream import topics
 
 LINE_EVERY_S = 5.0
+TROUBLE = ("failing", "restarting")
 SERVERS, HISTORY, ROWS, TRAINING, DEPLOYMENT = (
     "servers",
     "history",
@@ -48,8 +49,8 @@ SERVERS, HISTORY, ROWS, TRAINING, DEPLOYMENT = (
     help="Kept for the next run. [default: demo/ in HEADRACE_DATA_DIR]",
 )
 @click.option("--rate", default=20.0, show_default=True, help="Events per second.")
-@click.option("--users", default=1_000, show_default=True, type=click.IntRange(10, 100_000))
-@click.option("--items", default=1_200, show_default=True, type=click.IntRange(50, 20_000))
+@click.option("--users", default=800, show_default=True, type=click.IntRange(10, 100_000))
+@click.option("--items", default=1_000, show_default=True, type=click.IntRange(50, 20_000))
 @click.option("--days", default=21, show_default=True, type=click.IntRange(2, 365))
 @click.option("--epochs", default=3, show_default=True, type=click.IntRange(1, 100))
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0))
@@ -130,7 +131,7 @@ class _Demo:
             say = partial(self._step, ROWS)
             await asyncio.to_thread(publish_shop, settings, self._directory / "shop", say)
             await self._open_shop(settings, shop)
-            await self._deploy(await version)
+            await self._deploy(settings, await version)
         if self._for_s is not None:
             self._scene.remaining_s = self._for_s
             while self._scene.remaining_s > 0:
@@ -160,13 +161,18 @@ class _Demo:
         self._step(TRAINING, "done: trained on the history")
         return version
 
-    async def _deploy(self, version: Path) -> None:
+    async def _deploy(self, settings: WorkerSettings, version: Path) -> None:
+        done = await asyncio.to_thread(mark, settings, self._directory / "shop", "deployed")
+        if done.exists():
+            self._step(DEPLOYMENT, "done by an earlier run")
+            return
         await run_command(
             ["model", "deploy", str(version)],
             self._directory,
             self._environment(),
             partial(self._step, DEPLOYMENT),
         )
+        done.touch()
         self._step(DEPLOYMENT, "done: workers use it")
 
     def _environment(self) -> dict[str, str]:
@@ -195,7 +201,8 @@ class _Demo:
     def _statuses_changed(self, statuses: dict[str, Status]) -> None:
         self._scene.statuses = statuses
         for name, status in statuses.items():
-            self._say(name, f"{name}: {status.state}" + f" ({status.reason})" * bool(status.reason))
+            why = f" ({status.reason})" if status.state in TROUBLE and status.reason else ""
+            self._say(name, f"{name}: {status.state}{why}")
 
     def _step(self, name: str, state: str) -> None:
         self._scene.steps[name] = state
@@ -206,7 +213,9 @@ class _Demo:
         if not self._console.is_terminal and self._said.get(about) != line:
             self._said[about] = line
             elapsed_s = time.monotonic() - self._scene.started_s
-            self._console.print(f"[{elapsed_s:5.1f} s] {line}", highlight=False, markup=False)
+            self._console.print(
+                f"[{elapsed_s:5.1f} s] {line}", highlight=False, markup=False, soft_wrap=True
+            )
 
     @contextlib.asynccontextmanager
     async def _screen(self) -> AsyncIterator[None]:

@@ -19,7 +19,7 @@ from services.slates import Answer, Newest, Sent, Slate, Unanswered, poll_slates
 from stream.events import Event
 
 KEPT = 1_000_000  # latencies that the summary is taken from
-RECENT = 2000  # latencies that the shown percentiles are taken from
+RECENT = 500  # latencies that the shown percentiles are taken from
 GUEST = 0  # the shopper whose list is shown
 WAIT_S = 15.0  # longer than this is counted as unanswered
 GUEST_CLICKS = 6
@@ -37,7 +37,7 @@ class Figures:
     followed: int = 0  # clicks on a recommended item
     latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
     all_latencies_s: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
-    recent_models: deque[str | None] = field(default_factory=lambda: deque(maxlen=500))
+    recent_models: deque[str | None] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     @property
     def degraded_share(self) -> float:

@@ -64,12 +64,12 @@ def shop_in(directory: Path, *, seed: int, users: int, items: int, days: int) ->
 
 def publish_shop(settings: WorkerSettings, directory: Path, say: Say) -> None:
     """Publish catalogue and history, unless this cluster has them, and wait for the rows."""
+    done = mark(settings, directory, "published")
+    if done.exists():
+        say("done by an earlier run")
+        return
     events = topics.with_prefix(settings.prefix, topics.EVENTS)
     with Publisher(settings.kafka_servers, client_id="headrace-demo") as publisher:
-        done = directory / f"published-{publisher.cluster_id(events)}"
-        if done.exists():
-            say("done by an earlier run")
-            return
         _publish_items(settings, directory / ITEMS_FILE, publisher)
         position = ReplayPosition()
         sender = FullSpeed(publisher, events, position, (BACKFILL,))
@@ -79,6 +79,13 @@ def publish_shop(settings: WorkerSettings, directory: Path, say: Say) -> None:
     _wait_for_worker(settings, events, tally.published, say)
     done.touch()
     say(f"done: {tally.published:,} events")
+
+
+def mark(settings: WorkerSettings, directory: Path, step: str) -> Path:
+    """The file that says that *step* was done on this Kafka cluster: another one knows nothing."""
+    with Publisher(settings.kafka_servers, client_id="headrace-demo") as publisher:
+        events = topics.with_prefix(settings.prefix, topics.EVENTS)
+        return directory / f"{step}-{publisher.cluster_id(events)}"
 
 
 def _publish_items(settings: WorkerSettings, path: Path, publisher: Publisher) -> None:

@@ -109,7 +109,8 @@ def _guest(shop: LiveShop, titles: Titles) -> Panel:
 def line(scene: Scene) -> str:
     """The state in one line, for logs."""
     if scene.shop is None:
-        return "; ".join(f"{name}: {state}" for name, state in scene.steps.items())
+        under_way = (item for item in scene.steps.items() if not item[1].startswith("done"))
+        return "; ".join(f"{name}: {state}" for name, state in under_way)
     figures = scene.shop.figures
     p50, p99 = percentiles_ms(figures.latencies_s)
     text = (

@@ -8,18 +8,14 @@ Triton's model repository), take its place: those of a running ``headrace up --w
 import json
 import os
 import subprocess
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
 from services.embedded import install
 from services.settings import Settings
-from services.topics_setup import ensure_topics
-from stream.topics import TOPICS, with_prefix
-from tests.integration.support import HEADRACE, Processes, Servers
+from tests.integration.support import HEADRACE, Processes, Servers, fresh_environment
 
 OWN = ("HEADRACE_TEST_KAFKA", "HEADRACE_TEST_REDIS", "HEADRACE_TEST_TRITON", "HEADRACE_TEST_MODELS")
 
@@ -83,35 +79,16 @@ def stack(
 
 
 @pytest.fixture
-def prefix() -> str:
-    """Before every topic, consumer group and Feast project of this test."""
-    return f"t{uuid.uuid4().hex[:10]}-"
+def environment(stack: Servers, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """``HEADRACE_*`` of a process of this test; its topics exist. See `fresh_environment`."""
+    with fresh_environment(stack, tmp_path / "data") as environment:
+        yield environment
 
 
 @pytest.fixture
-def environment(stack: Servers, prefix: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """
-    ``HEADRACE_*`` of a process of this test; its topics exist.
-
-    Each test has a data directory of its own. Its ``models`` is the repository of the running
-    Triton, which all tests share: what a test deploys, it must undo or leave harmless.
-    """
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    (data_dir / "models").symlink_to(stack.models_dir, target_is_directory=True)
-    ensure_topics(stack.kafka, prefix=prefix)
-    yield {
-        "HEADRACE_KAFKA_SERVERS": stack.kafka,
-        "HEADRACE_REDIS_ADDRESS": stack.redis,
-        "HEADRACE_TRITON_ADDRESS": stack.triton,
-        "HEADRACE_PREFIX": prefix,
-        "HEADRACE_DATA_DIR": str(data_dir),
-        "HEADRACE_LOG_FORMAT": "json",
-    }
-    # Thousands of partitions would slow the broker down for the tests that follow.
-    admin = AdminClient({"bootstrap.servers": stack.kafka, "log_level": 0})
-    for deleted in admin.delete_topics([with_prefix(prefix, name) for name in TOPICS]).values():
-        deleted.exception()
+def prefix(environment: dict[str, str]) -> str:
+    """Before every topic, consumer group and Feast project of this test."""
+    return environment["HEADRACE_PREFIX"]
 
 
 @pytest.fixture

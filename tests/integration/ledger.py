@@ -40,7 +40,7 @@ def read_topic(servers: str, topic: str) -> list[Message]:
     consumer.assign([TopicPartition(topic, p, 0) for p in partitions])
     found, unread = [], set(partitions)
     while unread:
-        for message in consumer.consume(500, timeout=5):
+        for message in consumer.consume(500, timeout=0.2):
             error = message.error()
             if error is None:
                 found.append(message)

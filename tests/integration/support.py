@@ -8,10 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from confluent_kafka.admin import AdminClient
+
+from services.topics_setup import ensure_topics
+from stream.topics import TOPICS, with_prefix
 
 HEADRACE = Path(sys.executable).with_name("headrace")
 
@@ -115,6 +121,32 @@ class Processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(running.pid, signal.SIGKILL)
                 running.popen.wait()
+
+
+@contextlib.contextmanager
+def fresh_environment(stack: Servers, data_dir: Path) -> Iterator[dict[str, str]]:
+    """
+    ``HEADRACE_*`` under a prefix of its own, on the stack's servers, with the topics created.
+
+    The data directory is its own too. Its ``models`` is the repository of the running Triton,
+    which all tests share: what a test deploys, it must undo or leave harmless.
+    """
+    prefix = f"t{uuid.uuid4().hex[:10]}-"
+    data_dir.mkdir()
+    (data_dir / "models").symlink_to(stack.models_dir, target_is_directory=True)
+    ensure_topics(stack.kafka, prefix=prefix)
+    yield {
+        "HEADRACE_KAFKA_SERVERS": stack.kafka,
+        "HEADRACE_REDIS_ADDRESS": stack.redis,
+        "HEADRACE_TRITON_ADDRESS": stack.triton,
+        "HEADRACE_PREFIX": prefix,
+        "HEADRACE_DATA_DIR": str(data_dir),
+        "HEADRACE_LOG_FORMAT": "json",
+    }
+    # Thousands of partitions would slow the broker down for the tests that follow.
+    admin = AdminClient({"bootstrap.servers": stack.kafka, "log_level": 0})
+    for deleted in admin.delete_topics([with_prefix(prefix, name) for name in TOPICS]).values():
+        deleted.exception()
 
 
 async def eventually(

@@ -1,15 +1,19 @@
 """``headrace train``: from an event log to a version of the ranker."""
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from services.columns import parse_mapping
+from services.columns import Column, column_of, parse_mapping
 from services.commands.replay import Moment
 from services.connection import connect
 from services.errors import CommandFailed
@@ -48,6 +52,11 @@ class Holdout(click.ParamType):
     metavar="FIELD=COLUMN[:UNIT]",
     help="Which column holds a field; times that are numbers need a unit (s, ms, us, ns).",
 )
+@click.option(
+    "--items",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The catalogue (CSV, Parquet, JSON Lines): only items in it can be recommended.",
+)
 @click.option("--from", "from_ms", type=Moment(), help="First event time to read.")
 @click.option("--until", "until_ms", type=Moment(), help="Read only events before this time.")
 @click.option(
@@ -71,6 +80,7 @@ def train(
     events: Path,
     out: Path | None,
     mapping: tuple[str, ...],
+    items: Path | None,
     from_ms: int | None,
     until_ms: int | None,
     holdout: tuple[float | None, int | None],
@@ -98,8 +108,10 @@ def train(
 
         log = read_log(events, parsed)
         log = log.where(_between(log, from_ms, until_ms))
+        if items is not None:
+            log = log.where(np.isin(log.items, _known(log, items, column_of(parsed, "item_id"))))
         if len(log) == 0:
-            raise CommandFailed(f"{events} has no events between --from and --until.")
+            raise CommandFailed(f"{events}: no actions are left by --from, --until and --items.")
     from_holdout_ms = _holdout_from(log, holdout)
     console.print(f"{len(log):,} actions on {len(set(log.items.tolist())):,} items.")
     _train(log, from_holdout_ms, out, chosen, console)
@@ -118,28 +130,46 @@ def _train(
         from services.training.release import write_version
     given = {name: value for name, value in chosen.items() if value is not None}
     options = TrainingOptions(**given)
-    with _progress(console) as bar:
-        task = bar.add_task("Training", total=1.0)
-        trained = run(
-            log,
-            options,
-            holdout_from_ms=holdout_from_ms,
-            progress=lambda share: bar.update(task, completed=share),
-        )
-        bar.update(task, completed=1.0)
+    with _reported(console) as progress:
+        trained = run(log, options, holdout_from_ms=holdout_from_ms, progress=progress)
     write_version(out, trained, options)
     _show(trained, holdout_from_ms)
     click.echo(f"Wrote {out}. Serve it with: headrace model deploy {out}")
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
-        console=console,
-    )
+def _known(log: "EventLog", items: Path, column: Column) -> list[int]:
+    """The places of the log's items that are in the catalogue *items*."""
+    from services.rows import format_of, open_rows
+
+    with open_rows(items, format_of(items, None), {column.name}) as rows:
+        catalogue = {str(row.values.get(column.name)) for row in rows.rows if row.fault is None}
+    return [place for place, item_id in enumerate(log.item_ids) if item_id in catalogue]
+
+
+@contextmanager
+def _reported(console: Console) -> Iterator[Callable[[float], None]]:
+    """What to call with the share done: a bar on a terminal, elsewhere a line every 5 s."""
+    if not console.is_terminal:
+        yield _Lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+    remaining = TimeRemainingColumn(elapsed_when_finished=True)
+    with Progress(*columns, remaining, console=console) as bar:
+        task = bar.add_task("Training", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+        bar.update(task, completed=1.0)
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self._started_s = self._said_s = time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        now_s = time.monotonic()
+        if now_s - self._said_s >= 5 and share > 0:
+            self._said_s = now_s
+            left_s = (now_s - self._started_s) * (1 - share) / share
+            click.echo(f"Training: {share:.0%}, about {left_s:.0f} s left", err=True)
 
 
 def _show(trained: "Trained", holdout_from_ms: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class TrainingOptions:
     """Defaults train a shop's few hundred thousand events on two cores in a few minutes."""
 
-    epochs: int = 12
+    epochs: int = 16
     seed: int = 1
     dim: int = 64
     layers: int = 2
@@ -18,11 +18,11 @@ class TrainingOptions:
     dropout: float = 0.2
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
-    tokens_a_batch: int = 4096
+    tokens_a_batch: int = 512
     full_softmax_below: int = 4096  # items; a larger catalogue is sampled
     negatives: int = 1024
     minor_target_weight: float = 0.2
     half_life_days: float = 45.0
     popularity_half_life_days: float = 7.0
     final_epochs: int = 2  # on everything, once the held-out part has been judged
-    threads: int = 2
+    threads: int = 1  # with steps this small a second one mostly waits

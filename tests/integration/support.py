@@ -16,6 +16,7 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
+from services.connection import running_stack
 from services.topics_setup import ensure_topics
 from stream.topics import TOPICS, with_prefix
 
@@ -31,6 +32,12 @@ class Servers:
     triton: str
     models_dir: Path  # the running Triton's model repository
     up_pid: int | None = None  # of the `headrace up` that runs them; None: they are somebody's own
+
+    def part(self, name: str) -> dict[str, Any]:
+        """What `headrace status --json` says of a server now: its pid, state, restarts, reason."""
+        stack = running_stack(self.models_dir.parent)
+        assert stack is not None, "these servers are not run by `headrace up`"
+        return dict(stack["parts"][name])
 
 
 @dataclass

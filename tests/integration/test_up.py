@@ -171,7 +171,7 @@ def test_a_killed_server_is_started_again_and_its_row_says_why(up: Up) -> None:
     assert after["pid"] != before["pid"]
 
 
-def test_a_dead_model_process_is_noticed_and_healed(up: Up) -> None:
+def test_a_dead_model_process_and_a_dead_server_are_noticed_and_healed(up: Up) -> None:
     """Triton goes on calling a model ready whose process is dead, while every call fails."""
     up.wait_ready()
     model = up.data_dir / "models" / "ranker"
@@ -186,6 +186,11 @@ def test_a_dead_model_process_is_noticed_and_healed(up: Up) -> None:
     wait_until(lambda: loads(up) == 2)
     wait_until(lambda: up.parts()["triton"]["state"] == "ready")
     assert up.parts()["triton"]["restarts"] == 0  # the server itself went on
+
+    os.kill(up.parts()["triton"]["pid"], signal.SIGKILL)
+
+    wait_until(lambda: loads(up) == 3)  # a server that is started again has its models
+    assert up.wait_ready()["triton"]["reason"].startswith("killed by SIGKILL")
 
 
 def loads(up: Up) -> int:

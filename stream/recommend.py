@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 
+import structlog
+
 from stream.decode import Accepted, Decoded, decode
 from stream.fold import Folded, fold
 from stream.history import Outcome, UserRow
@@ -13,6 +15,8 @@ from stream.popularity import count_live
 from stream.rank import rank
 from stream.records import Outgoing, Record
 from stream.slate import Slate, make_slates
+
+log = structlog.get_logger()
 
 
 async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[int, int]:
@@ -76,6 +80,7 @@ def _moved(pipeline: Pipeline, folded: Folded) -> Iterator[Outgoing]:
 
 def _tell(pipeline: Pipeline, folded: Folded, slates: Sequence[Slate]) -> None:
     observe = pipeline.observe
+    log.debug("batch_settled", records=len(folded.outcomes), slates=len(slates))
     observe.observe_batch(len(folded.outcomes))
     for outcome in Outcome:
         if count := folded.outcomes.count(outcome):

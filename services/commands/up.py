@@ -14,6 +14,7 @@ from services.embedded import display as displays
 from services.embedded import stack as stacks
 from services.errors import CommandFailed
 from services.settings import Settings, WorkerSettings
+from services.telemetry import configure_logging
 
 PORT = click.IntRange(1, 65535)
 DOWN_WITHIN_S = 60
@@ -64,7 +65,9 @@ def up(
         archiver=archiver,
         ports={name: port for name, port in given.items() if port is not None},
     )
-    asyncio.run(_up(connect(WorkerSettings, data_dir=data_dir), options, for_s))
+    settings = connect(WorkerSettings, data_dir=data_dir)
+    configure_logging(settings.log_format, settings.log_level)
+    asyncio.run(_up(settings, options, for_s))
 
 
 async def _up(settings: WorkerSettings, options: stacks.Options, for_s: float | None) -> None:

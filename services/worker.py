@@ -105,7 +105,7 @@ async def _run(settings: WorkerSettings) -> None:
             observe=metrics,
             now=partial(datetime.now, UTC),
         )
-        await _consume(settings, pipeline, followers)
+        await _consume(settings, pipeline, followers, metrics)
     store.close()
 
 
@@ -119,7 +119,10 @@ def _rules(settings: WorkerSettings) -> Rules:
 
 
 async def _consume(
-    settings: WorkerSettings, pipeline: Pipeline, followers: Sequence[Follower]
+    settings: WorkerSettings,
+    pipeline: Pipeline,
+    followers: Sequence[Follower],
+    metrics: WorkerMetrics,
 ) -> None:
     from stream.agents import add_refresh_slates, new_app
 
@@ -148,6 +151,8 @@ async def _consume(
         while not stopping.is_set() and not app.crashed:
             for follower in followers:
                 follower.check()
+            for partition, records in batches.lag().items():
+                metrics.set_lag(topics.EVENTS, partition, records)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), timeout=0.2)
     finally:

@@ -51,6 +51,7 @@ class MicroBatches:
         self._arrived: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=batch_size)
         self._in_flight = asyncio.Lock()
         self._assigned = asyncio.Event()
+        self._settled: dict[TP, int] = {}  # the next offset of each partition
         self._uncommitted: dict[TP, int] = {}
         app.on_partitions_assigned.connect(self._on_assigned)
         app.on_partitions_revoked.connect(self._on_revoked)
@@ -71,9 +72,15 @@ class MicroBatches:
     async def settle(self) -> None:
         """Take nothing more, drop what only waits, and let the batch in flight be committed."""
         self._assigned.clear()
+        self._settled.clear()
         self._drop_waiting()
         async with self._in_flight:
             await self._commit()
+
+    def lag(self) -> dict[int, int]:
+        """Records not settled yet, for each partition that has had any since its assignment."""
+        highwater = self._app.consumer.highwater
+        return {tp.partition: max(0, highwater(tp) - at) for tp, at in self._settled.items()}
 
     async def _gather(self, records: StreamT[bytes]) -> None:
         async for event in records.noack().events():  # type: ignore[attr-defined]
@@ -94,9 +101,9 @@ class MicroBatches:
 
     async def _handle_batch(self, events: Sequence[EventT[bytes]]) -> None:
         offsets = await self._handle([_record(event) for event in events])
-        self._uncommitted.update(
-            {TP(self._topic, partition): offset for partition, offset in offsets.items()}
-        )
+        settled = {TP(self._topic, partition): at for partition, at in offsets.items()}
+        self._settled |= settled
+        self._uncommitted |= settled
         await self._commit()
 
     async def _commit(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
 import uuid
@@ -27,13 +28,7 @@ from stream import topics
 
 LINE_EVERY_S = 5.0
 TROUBLE = ("failing", "restarting")
-SERVERS, HISTORY, ROWS, TRAINING, DEPLOYMENT = (
-    "servers",
-    "history",
-    "users' rows",
-    "model",
-    "deploy",
-)
+HISTORY, ROWS, TRAINING, DEPLOYMENT = "history", "users' rows", "training", "deployment"
 
 
 @click.command()
@@ -52,7 +47,7 @@ SERVERS, HISTORY, ROWS, TRAINING, DEPLOYMENT = (
 @click.option("--users", default=800, show_default=True, type=click.IntRange(10, 100_000))
 @click.option("--items", default=1_000, show_default=True, type=click.IntRange(50, 20_000))
 @click.option("--days", default=21, show_default=True, type=click.IntRange(2, 365))
-@click.option("--epochs", default=3, show_default=True, type=click.IntRange(1, 100))
+@click.option("--epochs", default=24, show_default=True, type=click.IntRange(1, 100))
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0))
 def demo(
     for_s: float | None,
@@ -72,6 +67,8 @@ def demo(
     and one shopper's list changing click by click. A second run finds history and model as they
     were. Nothing is left running.
     """
+    # Processes are started while gRPC asks Triton how it is: its warnings would tear the screen.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     directory = data_dir or connect(Settings).data_dir / "demo"
     settings = connect(WorkerSettings, data_dir=directory)
     shop = partial(shop_in, directory / "shop", seed=seed, users=users, items=items, days=days)
@@ -152,6 +149,7 @@ class _Demo:
                 str(files / EVENTS_FILE),
                 *("--items", str(files / ITEMS_FILE)),
                 *("--epochs", str(self._epochs)),
+                *("--final-epochs", "1"),
                 *("--out", str(version)),
             ],
             self._directory,

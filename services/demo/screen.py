@@ -96,6 +96,7 @@ def _guest(shop: LiveShop, titles: Titles) -> Panel:
         grid.add_row("", Text(action(event, titles), style="cyan"))
     slate = shop.guest_slate
     if slate is not None:
+        grid.add_row("", Text("and now, best first:", style="dim"))
         now = slate.item_ids[:LIST_LENGTH]
         for place, (item_id, move) in enumerate(
             zip(now, moves(shop.guest_before, now), strict=True), start=1

@@ -190,7 +190,7 @@ def _fold_into(
     lists: dict[str, Entries], evicted_ms: dict[str, int], event: Event, offset: int
 ) -> Outcome:
     entry = _entry(event, offset)
-    if any((entries["event_key"] == entry["event_key"]).any() for entries in lists.values()):
+    if any(entry["event_key"] in entries["event_key"] for entries in lists.values()):
         return Outcome.DUPLICATE
     name = LIST_OF.get(event.kind, "interactions")
     entries = lists[name]

@@ -12,15 +12,16 @@ from services.training.release import write_version
 from stream.event_types import EventType
 
 TINY = TrainingOptions(
-    epochs=20,
-    tokens_a_batch=256,
+    epochs=12,
     final_epochs=0,
     dim=16,
     layers=1,
     heads=2,
     tokens=10,
     history_length=20,
-    threads=1,
+    dropout=0.0,
+    learning_rate=2e-2,
+    tokens_a_batch=128,
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from services.simulator.world import Moment, SlateOf, World
 
-MEAN_GAP_S = 27.0  # between two events of one live shopper at their own pace
+MEAN_GAP_S = 12.5  # between two events of one live shopper at their own pace
 
 
 class LiveShoppers:

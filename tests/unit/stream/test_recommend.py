@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import orjson
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from stream import topics
@@ -237,6 +237,7 @@ def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Rec
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow],  # machines are shared
 )
 @patch.dict(LIMITS, dict.fromkeys(LIMITS, 2))  # so short that events are evicted, and late
 @given(traffic, st.data())

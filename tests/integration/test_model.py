@@ -1,0 +1,264 @@
+"""Versions come and go on a real Triton while it answers."""
+
+import asyncio
+import json
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from confluent_kafka import Consumer
+
+from services import triton
+from services.triton import TritonRanker
+from services.versions import sha256
+from stream.deployments import Deployment
+from stream.event_types import EventType
+from stream.keys import item_key
+from stream.ranking import RankerInput, RankerUnavailable
+from stream.topics import DEPLOYMENTS, with_prefix
+from tests.integration.support import Processes, Servers
+from tests.tiny_model import build_tiny_version
+
+pytestmark = pytest.mark.timeout(300)
+
+ITEM_IDS = [f"item-{number}" for number in range(30)]
+KEYS = np.array([item_key(one) for one in ITEM_IDS], np.int64)
+WALKER = RankerInput(
+    item_keys=KEYS[3:6],
+    event_types=np.full(3, EventType.CLICK, np.int32),
+    ages_s=np.array([120, 60, 0], np.float32),
+)
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_version(tmp_path_factory.mktemp("good") / "version", ITEM_IDS)
+
+
+@pytest.fixture(scope="module")
+def better(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny_version(tmp_path_factory.mktemp("better") / "version", ITEM_IDS, seed=2)
+
+
+@pytest.fixture
+async def ranker(stack: Servers) -> AsyncIterator[TritonRanker]:
+    client = TritonRanker(stack.triton)
+    yield client
+    await client.close()
+
+
+def deploy(process: Processes, directory: Path, *, expected: int = 0) -> str:
+    """Run ``headrace model deploy``; its output."""
+    running = process("model", "deploy", str(directory))
+    code = running.popen.wait(120)
+    assert code == expected, running.output
+    return running.output
+
+
+def version_in(output: str) -> str:
+    return output.rpartition("Version ")[2].partition(" ")[0]
+
+
+def announced(environment: dict[str, str]) -> Iterator[Deployment]:
+    """Everything on this test's deployments.v1."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": environment["HEADRACE_KAFKA_SERVERS"],
+            "group.id": environment["HEADRACE_PREFIX"],
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+        }
+    )
+    consumer.subscribe([with_prefix(environment["HEADRACE_PREFIX"], DEPLOYMENTS)])
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        message = consumer.poll(1.0)
+        if message is not None and message.error():
+            break  # the end of the partition
+        if message is not None:
+            yield Deployment.model_validate_json(message.value())
+    consumer.close()
+
+
+@asynccontextmanager
+async def asking(ranker: TritonRanker, version: str) -> AsyncIterator[list[str]]:
+    """Asks *version* all the time; the list fills with what went wrong."""
+    failures: list[str] = []
+
+    async def ask() -> None:
+        while True:
+            try:
+                await ranker.rank([WALKER], version=version, deadline_s=5.0)
+            except RankerUnavailable as error:
+                failures.append(str(error))
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(ask())
+    yield failures
+    task.cancel()
+
+
+async def healed(ranker: TritonRanker, version: str, within_s: float) -> float:
+    """Seconds until *version* answers again."""
+    started_s = time.monotonic()
+    while True:
+        try:
+            await ranker.rank([WALKER], version=version, deadline_s=1.0)
+            return time.monotonic() - started_s
+        except RankerUnavailable:
+            assert time.monotonic() - started_s < within_s
+            await asyncio.sleep(0.1)
+
+
+def stubs(models_dir: Path, version: str) -> list[psutil.Process]:
+    """The processes that run the Python code of *version*."""
+    path = f"{models_dir.resolve()}/ranker/{version}/model.py"
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if len(command) > 1 and "python_backend_stub" in command[0] and command[1] == path:
+            found.append(process)
+    return found
+
+
+async def test_a_deployed_version_answers_and_is_announced(
+    good: Path, process: Processes, environment: dict[str, str], ranker: TritonRanker
+):
+    """Workers follow the announcement, so it must come after the version is proved."""
+    version = version_in(deploy(process, good))
+
+    ranked = await ranker.rank([WALKER, WALKER], version=version, deadline_s=5.0)
+    assert ranked.item_keys[:, 0].tolist() == [KEYS[6], KEYS[6]]
+    assert ranked.item_keys.shape == (2, 30)
+    (deployment,) = announced(environment)
+    assert (deployment.model, deployment.version) == ("ranker", version)
+    assert set(deployment.popular) == set(ITEM_IDS)
+
+
+async def test_a_batch_larger_than_triton_takes_is_split(
+    good: Path, process: Processes, ranker: TritonRanker
+):
+    """The worker's batch is a setting, Triton's largest is the model's."""
+    version = version_in(deploy(process, good))
+
+    ranked = await ranker.rank([WALKER] * 300, version=version, deadline_s=10.0)
+
+    assert (ranked.item_keys[:, 0] == KEYS[6]).all() and len(ranked.scores) == 300
+
+
+async def test_a_new_version_comes_without_a_failed_request_and_goes_back(
+    good: Path, better: Path, process: Processes, ranker: TritonRanker, stack: Servers
+):
+    """A release in the middle of the day."""
+    old = version_in(await asyncio.to_thread(deploy, process, good))
+    async with asking(ranker, old) as failures:
+        new = version_in(await asyncio.to_thread(deploy, process, better))
+        back = process("model", "use", old)
+        assert await asyncio.to_thread(back.popen.wait, 120) == 0, back.output
+
+    assert failures == []
+    assert int(new) > int(old)
+    assert set(await triton.ready_versions(stack.triton, "ranker")) == {old, new}
+
+
+def spoiled(good: Path, directory: Path, how: str) -> Path:
+    """A version that is complete by its checksums, and yet must not serve."""
+    shutil.copytree(good, directory)
+    for path in (directory, *directory.iterdir()):
+        path.chmod(0o755)
+    manifest = json.loads((directory / "manifest.json").read_text())
+    if how == "raises":
+        (directory / "model.py").write_text("raise ImportError('no such module: secret_sauce')\n")
+        manifest["sha256"]["model.py"] = sha256(directory / "model.py")
+    elif how == "silent":
+        code = (directory / "serving.py").read_text()
+        code = code.replace("return Answer(self.item_keys[best],", "return Answer(best * 0,")
+        (directory / "serving.py").write_text(code)
+        manifest["sha256"]["serving.py"] = sha256(directory / "serving.py")
+    elif how == "not finite":
+        code = (directory / "serving.py").read_text()
+        code = code.replace("best], scores, users)", "best], scores * np.nan, users)")
+        (directory / "serving.py").write_text(code)
+        manifest["sha256"]["serving.py"] = sha256(directory / "serving.py")
+    elif how == "truncated":
+        (directory / "model.safetensors").write_bytes(b"\0" * 100)
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("raises", "no such module: secret_sauce"),
+        ("silent", "golden batch"),
+        ("not finite", "not finite"),
+        ("truncated", "model.safetensors is not what was released"),
+    ],
+)
+async def test_a_bad_version_is_refused_and_the_old_one_keeps_serving(
+    good: Path,
+    process: Processes,
+    environment: dict[str, str],
+    ranker: TritonRanker,
+    stack: Servers,
+    tmp_path: Path,
+    how: str,
+    reason: str,
+):
+    """Somebody's mistake must cost them an error message and nobody else anything."""
+    old = version_in(await asyncio.to_thread(deploy, process, good))
+    bad = spoiled(good, tmp_path / "bad", how)
+
+    async with asking(ranker, old) as failures:
+        output = await asyncio.to_thread(deploy, process, bad, expected=2)
+
+    assert reason in output and "Traceback" not in output
+    assert failures == []
+    assert await triton.ready_versions(stack.triton, "ranker") == (old,) or old in (
+        await triton.ready_versions(stack.triton, "ranker")
+    )
+    assert [one.version for one in announced(environment)] == [old]
+    assert not (stack.models_dir / "ranker" / str(int(old) + 1)).exists()
+
+
+async def test_a_killed_stub_heals_when_the_model_is_loaded_again(
+    good: Path, process: Processes, ranker: TritonRanker, stack: Servers
+):
+    """Triton goes on calling the version ready while every call fails."""
+    version = version_in(deploy(process, good))
+    for stub in stubs(stack.models_dir, version):
+        stub.kill()
+
+    with pytest.raises(RankerUnavailable):
+        await ranker.rank([WALKER], version=version, deadline_s=1.0)
+    await triton.load(stack.triton, "ranker", timeout_s=60)
+
+    assert await healed(ranker, version, within_s=5.0) < 5.0
+
+
+async def test_a_hung_model_costs_one_deadline_then_fails_fast_then_heals(
+    good: Path, process: Processes, ranker: TritonRanker, stack: Servers
+):
+    """Each micro-batch waiting out its deadline would stall the whole stream."""
+    version = version_in(deploy(process, good))
+    await ranker.rank([WALKER], version=version, deadline_s=5.0)
+    (stub,) = stubs(stack.models_dir, version)
+    stub.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(RankerUnavailable, match="late"):
+            await ranker.rank([WALKER], version=version, deadline_s=0.3)
+        started_s = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(RankerUnavailable, match="late"):
+                await ranker.rank([WALKER], version=version, deadline_s=0.3)
+        assert time.monotonic() - started_s < 0.3
+    finally:
+        stub.send_signal(signal.SIGCONT)
+
+    assert await healed(ranker, version, within_s=10.0) < 5.0

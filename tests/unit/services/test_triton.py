@@ -1,0 +1,62 @@
+"""What is sent to Triton, and which answers are believed."""
+
+import numpy as np
+import pytest
+
+from services.triton import _checked, configure, configured_versions, pad
+from stream.ranking import RankerInput, RankerUnavailable
+
+CONFIG = """
+name: "ranker" backend: "python" max_batch_size: 4
+output [ { name: "item_keys" data_type: TYPE_INT64 dims: [ 3 ] } ]
+"""
+
+
+def a_history(*keys: int) -> RankerInput:
+    ages_s = np.arange(len(keys), dtype=np.float32)[::-1]
+    return RankerInput(np.array(keys, np.int64), np.full(len(keys), 3, np.int32), ages_s)
+
+
+def test_rows_are_padded_on_the_left_and_keep_the_newest():
+    """The model reads the newest interaction from the last column."""
+    tensors = pad([a_history(1, 2), a_history(), a_history(1, 2, 3, 4)], length=3)
+
+    assert tensors["item_keys"].tolist() == [[0, 1, 2], [0, 0, 0], [2, 3, 4]]
+    assert tensors["ages_s"].tolist() == [[0, 1, 0], [0, 0, 0], [2, 1, 0]]
+    assert tensors["event_types"].dtype == np.int32
+
+
+KEYS, SCORES = np.ones((2, 3), np.int64), np.ones((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("keys", "scores"),
+    [
+        (None, SCORES),
+        (KEYS, None),
+        (KEYS[:1], SCORES[:1]),  # a row is missing
+        (KEYS[:, :0], SCORES[:, :0]),  # silently empty
+        (KEYS, SCORES[:, :2]),
+        (KEYS.astype(np.int32), SCORES),
+        (KEYS, np.full_like(SCORES, np.nan)),
+    ],
+)
+def test_an_answer_that_cannot_be_used_is_no_answer(keys, scores):
+    """The slate then comes from the live sources, and says so."""
+    with pytest.raises(RankerUnavailable, match="malformed"):
+        _checked(keys, scores, rows=2)
+
+
+def test_a_configuration_names_exactly_the_versions_to_load():
+    """Triton's own default would unload the version that serves."""
+    as_json, as_text = configure(CONFIG, ["4", "5"], device="cpu")
+
+    assert configured_versions(as_text) == ("4", "5")
+    assert '"KIND_CPU"' in as_json
+    assert configured_versions(configure(as_text, ["5"], device="gpu")[1]) == ("5",)
+
+
+def test_a_file_that_is_no_configuration_is_refused():
+    """It comes from a version directory, which somebody else has made."""
+    with pytest.raises(ValueError, match=r"config\.pbtxt"):
+        configure("max_batch_size: many", ["1"], device="cpu")

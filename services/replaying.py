@@ -279,7 +279,7 @@ def _line(answer: Answer) -> dict[str, Any]:
     return {
         "row": newest.event.row,
         "user_id": newest.event.event.user_id,
-        "event_id": newest.event.event.event_id,
+        "trigger_event_id": newest.event.event.event_id,
         "items": answer.slate.item_ids,
         "strategy": (answer.slate.value or {})["strategy"],
         "latency_ms": round((answer.slate.received_s - newest.sent_s) * 1000, 3),

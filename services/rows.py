@@ -45,10 +45,24 @@ class Rows:
     total: int | None  # rows if known, else bytes if known, else None
     total_is_bytes: bool
     stream: BinaryIO
+    names: list[str] | None = None  # of its columns, where the format declares them
 
     def consumed(self, rows: int) -> int:
         """How much of `total` is read after *rows* rows."""
         return self.stream.tell() if self.total_is_bytes and self.total is not None else rows
+
+    def require(self, columns: Collection[str]) -> None:
+        """
+        Check that the log has the columns that were mapped.
+
+        Raises:
+            click.UsageError: Naming the ones that it has not, and those that it has.
+        """
+        if self.names is None or not (absent := sorted(set(columns) - set(self.names))):
+            return
+        raise click.UsageError(
+            f"--map: there is no column {', '.join(absent)}; there are {', '.join(self.names)}."
+        )
 
 
 def format_of(path: Path, name: str | None) -> str:
@@ -87,8 +101,14 @@ def _rows_of(
 ) -> Rows:
     if format_name == "parquet":
         return _parquet(stream, columns, seekable=total_bytes is not None)
-    rows = _csv(stream) if format_name == "csv" else _json_lines(stream)
-    return Rows(rows, total_bytes, total_is_bytes=True, stream=stream)
+    if format_name == "jsonl":
+        return Rows(_json_lines(stream), total_bytes, total_is_bytes=True, stream=stream)
+    # Bytes that are not UTF-8 become surrogates here, and are refused with their line later on.
+    text = TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(text, strict=True)
+    names = next(reader, [])
+    rows = _csv_rows(reader, names)
+    return Rows(rows, total_bytes, total_is_bytes=True, stream=stream, names=names)
 
 
 def _json_lines(stream: BinaryIO) -> Iterator[Row]:
@@ -114,12 +134,8 @@ def _json_lines(stream: BinaryIO) -> Iterator[Row]:
             yield Row(line, {}, raw, fault="value: not a JSON object")
 
 
-def _csv(stream: BinaryIO) -> Iterator[Row]:
-    # Bytes that are not UTF-8 become surrogates here, and are refused with their line later on.
-    text = TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
-    header = next(reader, None)
-    while header is not None:
+def _csv_rows(reader: Any, header: list[str]) -> Iterator[Row]:
+    while True:
         line = reader.line_num + 1
         try:
             cells = next(reader)
@@ -148,7 +164,9 @@ def _parquet(stream: BinaryIO, columns: Collection[str], *, seekable: bool) -> R
         raise CommandFailed(f"not a Parquet file: {error}") from error
     names = [name for name in file.schema_arrow.names if name in columns]
     batches = file.iter_batches(batch_size=BATCH_ROWS, columns=names)
-    return Rows(_parquet_rows(batches), file.metadata.num_rows, total_is_bytes=False, stream=stream)
+    rows = _parquet_rows(batches)
+    total = file.metadata.num_rows
+    return Rows(rows, total, total_is_bytes=False, stream=stream, names=file.schema_arrow.names)
 
 
 def _parquet_rows(batches: Iterator[Any]) -> Iterator[Row]:

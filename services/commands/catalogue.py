@@ -49,13 +49,15 @@ def catalogue(
         defaults = parse_constants(constants, FIELDS)
     except BadRow as error:
         raise click.UsageError(str(error)) from error
-    reader = ItemReader(parse_mapping(mapping, FIELDS), defaults, separator=separator)
+    columns = parse_mapping(mapping, FIELDS)
+    reader = ItemReader(columns, defaults, separator=separator)
     settings = connect(Settings, data_dir=data_dir)
     topic = topics.with_prefix(settings.prefix, topics.ITEMS)
     with (
         open_rows(file, format_of(file, format_name), reader.columns) as log,
         Publisher(settings.kafka_servers) as publisher,
     ):
+        log.require([column.name for column in columns.values()])
         publisher.cluster_id(topic)
         console = Console(stderr=True)
         count = 0

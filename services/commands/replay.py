@@ -193,6 +193,7 @@ def _run(verb: str, options: dict[str, Any], *, backfill: bool = False) -> None:
             headers = (BACKFILL,) if backfill else ()
             sender = FullSpeed(publisher, topic, position, headers)
         rows = stack.enter_context(open_rows(log, format_name, reader.columns))
+        rows.require([column.name for column in mapping.values()])
         on_row = stack.enter_context(_progress(verb, log, rows))
         try:
             tally = publish(rows.rows, reader, selection, pacer, position, sender, on_row)

@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from services.columns import parse_mapping
 from services.eventlog import MAX_VALUE_BYTES, EventReader, LogEvent, read_events, timestamp_text
-from services.rows import BadRow
+from services.rows import BadRow, open_rows
 from tests.builders import event_json
 
 FOREIGN = parse_mapping(["event_type=event", "item_id=item", "event_timestamp=ts_ms:ms"])
@@ -140,6 +141,17 @@ def test_a_csv_row_with_too_few_cells_is_named(tmp_path: Path) -> None:
         events(tmp_path / "log.csv")
 
 
+def test_a_mapped_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A slip in --map is not a million bad rows."""
+    (tmp_path / "log.csv").write_text("ts_ms,user_id,event,item\n")
+
+    with (
+        open_rows(tmp_path / "log.csv", "csv", ()) as log,
+        pytest.raises(click.UsageError, match="no column itm; there are ts_ms, user_id"),
+    ):
+        log.require(["ts_ms", "itm"])
+
+
 def test_times_are_never_guessed() -> None:
     """A number without a unit, or a clock without a zone, could be off by hours or aeons."""
     with pytest.raises(BadRow, match="declare"):
@@ -169,8 +181,6 @@ def test_times_keep_their_microseconds(value: Any, unit: str | None, text: str) 
 def test_constants_fill_what_the_log_lacks(tmp_path: Path) -> None:
     """A shop with one currency seldom writes it down."""
     reader = EventReader(FOREIGN, {"currency": "USD"})
-    from services.rows import open_rows
-
     with open_rows(lines(tmp_path / "log.jsonl", ROW), "jsonl", ()) as log:
         event = reader.read(0, next(log.rows))
 

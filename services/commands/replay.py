@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,11 +14,12 @@ from services.columns import Column, parse_mapping
 from services.connection import connect
 from services.errors import CommandFailed
 from services.eventlog import EventReader, parse_constants
-from services.pacing import Pacer, parse_speed
+from services.following import Following
+from services.pacing import Pacer
+from services.parameters import Moment, Speed
 from services.publishing import Publisher
 from services.replay_position import ReplayPosition
 from services.replaying import (
-    Following,
     FullSpeed,
     Selection,
     Sender,
@@ -35,32 +35,6 @@ from stream import topics
 from stream.records import BACKFILL
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Moment(click.ParamType):
-    """A date or an RFC 3339 time, as epoch milliseconds; UTC where it says nothing else."""
-
-    name = "date"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        """Parse *value*, or say how to write it."""
-        if isinstance(value, int):
-            return value
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a date; write 2016-10-01 or 2016-10-01T12:00:00Z.")
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-class Speed(click.ParamType):
-    """``10x``."""
-
-    name = "speed"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Parse *value*, or say how to write it."""
-        return value if isinstance(value, float) else parse_speed(value)
 
 
 OPTIONS = (

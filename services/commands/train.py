@@ -14,9 +14,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from services.columns import Column, column_of, parse_mapping
-from services.commands.replay import Moment
 from services.connection import connect
 from services.errors import CommandFailed
+from services.parameters import Moment
 from services.settings import Settings
 
 if TYPE_CHECKING:

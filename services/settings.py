@@ -71,6 +71,9 @@ class WorkerSettings(Settings):
         10.0, ge=1, le=300, description="A worker silent for so long loses its partitions."
     )
     slate_size: int = Field(20, ge=1, le=200, description="Items in a slate (k).")
+    hide_bought: bool = Field(
+        True, description="Leave out what the user has bought; a grocer would not."
+    )
     surface: str = Field(
         "home", min_length=1, max_length=64, description="Where the slate is shown."
     )

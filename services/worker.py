@@ -113,6 +113,7 @@ def _rules(settings: WorkerSettings) -> Rules:
     return Rules(
         slate_size=settings.slate_size,
         surface=settings.surface,
+        hide_bought=settings.hide_bought,
         max_ahead_ms=round(settings.max_ahead_s * 1000),
         ranker_deadline_s=settings.triton_deadline_ms / 1000,
     )

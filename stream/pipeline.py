@@ -54,6 +54,7 @@ class Rules:
 
     slate_size: int = 20
     surface: str = "home"
+    hide_bought: bool = True
     max_ahead_ms: int = 300_000
     ranker_deadline_s: float = 0.5
     history_length: int = 128  # actions handed to the ranker, which takes what its model reads

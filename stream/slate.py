@@ -63,7 +63,7 @@ def _make_slate(
     items = cut(
         chain(ranking.candidates.get(user_id, ()), popular),
         catalogue=pipeline.catalogue,
-        hidden=row.bought(),
+        hidden=row.bought() if rules.hide_bought else (),
         k=rules.slate_size,
     )
     state = State(partition=row.partition, offset=row.offset)

@@ -12,7 +12,7 @@ from stream import topics
 from stream.history import LIMITS, Outcome, UserRow
 from stream.keys import partition_of
 from stream.marks import Mark
-from stream.pipeline import Pipeline
+from stream.pipeline import Pipeline, Rules
 from stream.recommend import recommend
 from stream.records import BACKFILL, Record
 from tests.builders import T0_MS, a_record, an_item
@@ -110,6 +110,15 @@ def test_what_cannot_be_had_or_was_bought_is_not_shown() -> None:
     run(pipeline, [a_record(0, event_type="purchase", item_id="hat")])
 
     assert shown(slates(pipeline)[0]) == ["coat"]
+
+
+def test_a_grocer_shows_what_was_bought() -> None:
+    """Milk is bought again every week."""
+    pipeline = a_pipeline(rules=Rules(slate_size=3, hide_bought=False))
+
+    run(pipeline, [a_record(0, event_type="purchase", item_id="hat")])
+
+    assert "hat" in shown(slates(pipeline)[0])
 
 
 def test_an_unknown_item_is_folded_and_not_recommended() -> None:

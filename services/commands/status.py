@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import psutil
 from rich.console import Console
 
 from services.commands.up import DATA_DIR
@@ -51,7 +52,24 @@ def status(
 
 def _parts(data_dir: Path) -> dict[str, dict[str, Any]]:
     stack = running_stack(data_dir)
-    return stack["parts"] if stack else {}
+    parts: dict[str, dict[str, Any]] = stack["parts"] if stack else {}
+    for part in parts.values():
+        part["cpu_s"], part["memory_mb"] = _used(part["pid"])
+    return parts
+
+
+def _used(pid: int | None) -> tuple[float | None, float | None]:
+    """CPU seconds and resident MB of a process and its children (Triton's models are such)."""
+    if pid is None:
+        return None, None
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+        times = [one.cpu_times() for one in family]
+        memory = sum(one.memory_info().rss for one in family)
+    except psutil.NoSuchProcess:
+        return None, None
+    return round(sum(time.user + time.system for time in times), 2), round(memory / 1e6, 1)
 
 
 def _all_ready(parts: Mapping[str, Mapping[str, Any]]) -> bool:

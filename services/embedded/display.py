@@ -83,7 +83,9 @@ class Lines:
 def table(statuses: Mapping[str, Status]) -> Table:
     """Parts, addresses and states."""
     shown = Table(box=None, pad_edge=False)
-    for heading in ("part", "address", "state", "pid", "ready after", "restarts", "reason"):
+    for heading in ("part", "address"):
+        shown.add_column(heading, no_wrap=True)
+    for heading in ("state", "pid", "ready", "CPU", "memory", "restarts", "reason"):
         shown.add_column(heading)
     for name, status in statuses.items():
         colour = COLOURS[status.state]
@@ -93,6 +95,8 @@ def table(statuses: Mapping[str, Status]) -> Table:
             f"[{colour}]{status.state}[/]",
             str(status.pid or ""),
             f"{status.ready_after_s:.1f} s" if status.ready_after_s is not None else "",
+            f"{status.cpu_s:.1f} s" if status.cpu_s is not None else "",
+            f"{status.memory_mb:.0f} MB" if status.memory_mb is not None else "",
             str(status.restarts or ""),
             (status.reason or "").replace("[", r"\["),
         )

@@ -45,3 +45,5 @@ class Status:
     reason: str | None = None  # why it does not work now, or why it was last started again
     ready_after_s: float | None = None  # from its own start
     starts_after_s: float | None = None  # from the start of the stack
+    cpu_s: float | None = None  # used so far, by it and its children; `headrace status` fills it in
+    memory_mb: float | None = None  # resident, likewise

@@ -145,22 +145,21 @@ def read_letters(servers: str, topic: str) -> Iterator[Letter]:
 def _letters(
     consumer: Consumer, topic: str, bounds: dict[int, tuple[int, int]]
 ) -> Iterator[Letter]:
-    for partition, (low, high) in sorted(bounds.items()):
-        if low == high:
-            continue
-        consumer.assign([TopicPartition(topic, partition, low)])
-        while consumer.position([TopicPartition(topic, partition)])[0].offset < high:
-            message = consumer.poll(CONNECT_TIMEOUT_S)
-            if message is None:
-                raise CommandFailed(f"{topic} stopped answering; is Kafka still up?")
-            if (error := message.error()) is not None:
-                raise CommandFailed(f"{topic}: {error.str()}")
-            offset = message.offset() or 0
-            if offset >= high:
-                break
-            headers = cast(Headers, tuple(message.headers() or ()))
-            yield Letter(partition, offset, message.key(), message.value(), headers)
-    consumer.unassign()
+    ends = {partition: high for partition, (low, high) in bounds.items() if low < high}
+    consumer.assign([TopicPartition(topic, partition, bounds[partition][0]) for partition in ends])
+    while ends:
+        message = consumer.poll(CONNECT_TIMEOUT_S)
+        if message is None:
+            raise CommandFailed(f"{topic} stopped answering; is Kafka still up?")
+        if (error := message.error()) is not None:
+            raise CommandFailed(f"{topic}: {error.str()}")
+        partition, offset = message.partition() or 0, message.offset() or 0
+        if offset >= ends.get(partition, 0):
+            continue  # it came while we were reading
+        headers = cast(Headers, tuple(message.headers() or ()))
+        yield Letter(partition, offset, message.key(), message.value(), headers)
+        if offset + 1 == ends[partition]:
+            del ends[partition]
 
 
 def _sent(consumer: Consumer, topic: str, bounds: dict[int, tuple[int, int]]) -> dict[int, Sent]:

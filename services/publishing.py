@@ -10,7 +10,7 @@ from services.errors import CommandFailed
 
 Header = tuple[str, bytes | None]
 Delivered = Callable[[int, int], None]  # partition, offset
-CONNECT_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 5.0
 FLUSH_TIMEOUT_S = 70.0  # longer than message.timeout.ms, so that every record has had its report
 
 

@@ -43,13 +43,15 @@ def records(servers: str, topic: str) -> list[Message]:
     consumer = Consumer({"bootstrap.servers": servers, "group.id": "test", "log_level": 0})
     found = []
     try:
+        bounds = {}
         for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
-            consumer.assign([TopicPartition(topic, partition, low)])
-            for _ in range(high - low):
-                message = consumer.poll(10)
-                assert message is not None
-                found.append(message)
+            place = TopicPartition(topic, partition)
+            bounds[partition] = consumer.get_watermark_offsets(place, timeout=10)
+        consumer.assign([TopicPartition(topic, p, low) for p, (low, _) in bounds.items()])
+        while len(found) < sum(high - low for low, high in bounds.values()):
+            message = consumer.poll(10)
+            assert message is not None
+            found.append(message)
     finally:
         consumer.close()
     return found

@@ -36,7 +36,8 @@ class BatchPublisher:
                 "compression.type": "lz4",
                 "message.timeout.ms": int(timeout_s * 1000),
                 "message.max.bytes": _MAX_RECORD_BYTES,
-                "log_level": 3,
+                "reconnect.backoff.max.ms": 1000,
+                "log_level": 0,  # what matters is raised
             }
         )
 

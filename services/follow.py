@@ -8,12 +8,15 @@ from typing import Self
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from services.errors import CommandFailed
+from services.publishing import require_topic
+
 log = structlog.get_logger()
 
 OnRecord = Callable[[bytes, bytes | None, int, int], None]  # key, value, partition, offset
 
 
-class NotCaughtUp(Exception):
+class NotCaughtUp(CommandFailed):
     """A broadcast topic could not be read to its end in time."""
 
 
@@ -38,9 +41,11 @@ class Follower:
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 100,
-                "log_level": 3,
+                "reconnect.backoff.max.ms": 1000,
+                "log_level": 0,  # what matters is raised
             }
         )
+        self._servers = servers
         self._behind: set[int] = set()
         self._caught_up = threading.Event()
         self._stopping = threading.Event()
@@ -52,12 +57,11 @@ class Follower:
         Start following, and return once caught up with what the topic held.
 
         Raises:
-            NotCaughtUp: After *timeout_s*, or when the topic does not exist.
+            CommandFailed: If Kafka or the topic is not there.
+            NotCaughtUp: After *timeout_s*.
         """
-        metadata = self._consumer.list_topics(self._topic, timeout=timeout_s)
-        partitions = metadata.topics[self._topic].partitions
-        if not partitions:
-            raise NotCaughtUp(f"no topic {self._topic}; create it: headrace setup --topics")
+        require_topic(self._consumer, self._servers, self._topic)
+        partitions = self._consumer.list_topics(self._topic).topics[self._topic].partitions
         self._behind = set(partitions)
         self._consumer.assign([TopicPartition(self._topic, p, 0) for p in partitions])
         self._thread.start()

@@ -239,6 +239,8 @@ def configure_logging(format: str, level: str, stream: TextIO | None = None) -> 
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for library in ("aiokafka", "faust", "feast", "mode"):  # they tell their lives at info
+        logging.getLogger(library).setLevel("DEBUG" if level == "debug" else "WARNING")
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

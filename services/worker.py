@@ -12,10 +12,11 @@ from functools import partial
 import click
 import structlog
 
-from features.store import FeatureRows
+from features.store import FeatureRows, StoreError
 from services.batch_publisher import BatchPublisher
 from services.broadcasts import CatalogueFeed, DeploymentFeed
 from services.connection import connect
+from services.errors import CommandFailed
 from services.follow import Follower
 from services.settings import WorkerSettings
 from services.telemetry import WorkerMetrics, configure_logging, serve_metrics
@@ -45,6 +46,8 @@ def worker() -> None:
     configure_logging(settings.log_format, settings.log_level)
     try:
         asyncio.run(_run(settings))
+    except CommandFailed:
+        raise  # one line: what is missing, and what to do
     except Exception as error:
         # Not done: nothing of the batch is committed, so whoever restarts us reads it again.
         log.critical("worker_stopped", reason=f"{type(error).__name__}: {error}", exc_info=error)
@@ -78,6 +81,7 @@ async def _run(settings: WorkerSettings) -> None:
     store = FeatureRows.open(
         settings.redis_address, settings.feast_registry, settings.feast_project
     )
+    _require_redis(store, settings.redis_address)
     catalogue = Catalogue()
     deployments = DeploymentFeed(settings.model_name, metrics)
     with ExitStack() as following:
@@ -107,6 +111,17 @@ async def _run(settings: WorkerSettings) -> None:
         )
         await _consume(settings, pipeline, followers, metrics)
     store.close()
+
+
+def _require_redis(store: FeatureRows, address: str) -> None:
+    """Say that there is none now, and not at the first event."""
+    try:
+        store.read_marks([0])
+    except StoreError as error:
+        host = address.partition(",")[0]  # a password may follow
+        raise CommandFailed(
+            f"no Redis at {host} ({error}). Start `headrace up`, or set HEADRACE_REDIS_ADDRESS."
+        ) from error
 
 
 def _rules(settings: WorkerSettings) -> Rules:

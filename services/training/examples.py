@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_repo.ranker.network import Tokens, merge_runs
+from model_repo.ranker.network import Tokens, merge_runs, time_bucket
 from services.training.log import EventLog
+from services.training.options import TrainingOptions
 from stream.event_types import EventType
 
 # They follow from an order or a change of mind, not from what was on the page.
 MINOR_TARGETS = (EventType.CHECKOUT, EventType.REMOVE_FROM_CART, EventType.REFUND)
-DISLIKE_WEIGHT = 0.0
+LONGEST_GAP = int(time_bucket(np.array([30 * 60.0]))[0])  # within a visit
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,15 @@ def sequences(log: EventLog, indices: NDArray[np.int64]) -> Sequences:
     return Sequences(tokens, rows, types[first], times_ms[first])
 
 
-def target_weights(
-    found: Sequences, minor_weight: float, half_life_days: float
-) -> NDArray[np.float64]:
+def target_weights(found: Sequences, options: TrainingOptions) -> NDArray[np.float64]:
     """``(N,)`` what each token counts as something to predict: 0 for a user's first."""
-    weights = np.where(np.isin(found.first_types, MINOR_TARGETS), minor_weight, 1.0)
-    weights[found.first_types == EventType.DISLIKE] = DISLIKE_WEIGHT
+    minor = np.isin(found.first_types, MINOR_TARGETS)
+    weights = np.where(minor, options.minor_target_weight, 1.0)
+    weights[found.first_types == EventType.DISLIKE] = 0  # nothing to recommend
+    weights[found.tokens.gaps > LONGEST_GAP] *= options.next_visit_weight
     newest_ms = found.times_ms.max(initial=0)
-    weights *= 0.5 ** ((newest_ms - found.times_ms) / (half_life_days * 86_400_000))
+    ages_days = (newest_ms - found.times_ms) / 86_400_000
+    weights *= 0.5 ** (ages_days / options.half_life_days)
     weights[np.flatnonzero(np.diff(found.rows, prepend=-1))] = 0
     return weights
 

@@ -22,6 +22,7 @@ class TrainingOptions:
     full_softmax_below: int = 4096  # items; a larger catalogue is sampled
     negatives: int = 1024
     minor_target_weight: float = 0.2
+    next_visit_weight: float = 1.0  # of a target that comes more than 30 minutes later
     half_life_days: float = 45.0
     popularity_half_life_days: float = 7.0
     final_epochs: int = 2  # on everything, once the held-out part has been judged

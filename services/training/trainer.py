@@ -54,7 +54,7 @@ def fit(
         The mean loss of the last epoch, in nats.
     """
     rng = np.random.default_rng(options.seed)
-    weights = target_weights(found, options.minor_target_weight, options.half_life_days)
+    weights = target_weights(found, options)
     cut = windows(found.rows, options.tokens)
     optimizer = torch.optim.AdamW(
         network.parameters(), options.learning_rate, weight_decay=options.weight_decay

@@ -31,7 +31,7 @@ def test_a_batch_pairs_each_input_with_what_followed():
     """Off by one here and the network learns to repeat its input."""
     log = tiny_log(IDS, users=5, events=8)
     found = sequences(log, np.arange(1, 10))
-    weights = target_weights(found, minor_weight=0.2, half_life_days=45)
+    weights = target_weights(found, TINY)
     drawn = batches(found, windows(found.rows, 4), weights, 16, np.random.default_rng(0))
 
     seen = 0

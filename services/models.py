@@ -12,7 +12,7 @@ from pathlib import Path
 
 from services import triton
 from services.errors import CommandFailed
-from services.publishing import Publisher
+from services.publishing import NotDelivered, Publisher
 from services.versions import MANIFEST, BadVersion, Manifest, disagreement, read_manifest, verify
 from stream.deployments import Deployment
 from stream.ranking import RankerUnavailable
@@ -70,7 +70,8 @@ def deploy(directory: Path, serving: Serving, *, say: Say) -> str:
         try:
             _prove(serving, version, manifest)
         except BadVersion:
-            _withdraw(serving, version)
+            shutil.rmtree(_writable(serving.repository / version))
+            _restore(serving)
             raise
         say(f"Triton answers as version {version} was released to.")
         announce(publisher, serving, version, manifest)
@@ -86,14 +87,22 @@ def use(version: str, serving: Serving) -> None:
         CommandFailed: If Triton or Kafka cannot be reached.
     """
     with _locked(serving.repository), _publisher(serving) as publisher:
+        if not version.isdecimal():
+            raise BadVersion(
+                f"{version!r} is no version: they are numbers; see headrace model list."
+            )
         manifest = verify(serving.repository / version)
         asyncio.run(_loaded(serving))
-        _prove(serving, version, manifest)
+        try:
+            _prove(serving, version, manifest)
+        except BadVersion:
+            _restore(serving)
+            raise
         announce(publisher, serving, version, manifest)
 
 
 def announce(publisher: Publisher, serving: Serving, version: str, manifest: Manifest) -> None:
-    """Tell every worker that *version* serves. Raises `NotDelivered`."""
+    """Tell every worker that *version* serves. Raises `CommandFailed`, and how to go on."""
     deployment = Deployment(
         model=serving.model,
         version=version,
@@ -101,8 +110,14 @@ def announce(publisher: Publisher, serving: Serving, version: str, manifest: Man
         popular=manifest.popular[:200],
     )
     topic = with_prefix(serving.prefix, DEPLOYMENTS)
-    publisher.send(topic, serving.model.encode(), deployment.model_dump_json().encode())
-    publisher.flush()
+    try:
+        publisher.send(topic, serving.model.encode(), deployment.model_dump_json().encode())
+        publisher.flush()
+    except NotDelivered as error:
+        raise CommandFailed(
+            f"{error.message} Version {version} is loaded, but the workers have not been told. "
+            f"Once Kafka is back: headrace model use {version}"
+        ) from error
 
 
 def versions(serving: Serving) -> list[tuple[str, Manifest]]:
@@ -155,9 +170,8 @@ def _refused(version: str, reason: str, before: tuple[str, ...]) -> BadVersion:
     return BadVersion(f"version {version} is refused: {first_line} {keeps}")
 
 
-def _withdraw(serving: Serving, version: str) -> None:
-    """Have Triton forget a refused version, and remove it."""
-    shutil.rmtree(_writable(serving.repository / version))
+def _restore(serving: Serving) -> None:
+    """Have Triton forget a version that was refused."""
     kept = configured(serving)
     if not kept:
         return

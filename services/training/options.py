@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class TrainingOptions:
     """Defaults train a shop's few hundred thousand events on two cores in a few minutes."""
 
-    epochs: int = 16
+    epochs: int = 12
     seed: int = 1
     dim: int = 64
     layers: int = 2
@@ -15,14 +15,14 @@ class TrainingOptions:
     tokens: int = 50  # runs of one item that the network looks back on
     history_length: int = 100  # events asked of the worker: they merge into the tokens
     k: int = 200
-    dropout: float = 0.2
+    dropout: float = 0.1
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
-    tokens_a_batch: int = 512
+    tokens_a_batch: int = 256
     full_softmax_below: int = 4096  # items; a larger catalogue is sampled
     negatives: int = 1024
     minor_target_weight: float = 0.2
-    next_visit_weight: float = 1.0  # of a target that comes more than 30 minutes later
+    next_visit_weight: float = 0.3  # of a target that comes more than 30 minutes later
     half_life_days: float = 45.0
     popularity_half_life_days: float = 7.0
     final_epochs: int = 2  # on everything, once the held-out part has been judged

@@ -44,8 +44,8 @@ unit: $(BIN)/.synced  ## Unit tests
 golden: $(BIN)/.synced  ## Recorded traffic through the pure pipeline
 	$(BIN)/pytest -q tests/golden
 
-integration: setup  ## Tests on real servers, started once for the run
-	$(BIN)/pytest -q tests/integration
+integration: setup  ## Tests on real servers: two processes, each with a stack of its own
+	$(BIN)/pytest -q -n 2 --dist loadfile --durations=15 tests/integration
 
 docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml and docs/settings.md anew from the code
 	$(BIN)/python -m services.asyncapi > docs/asyncapi.yaml

@@ -13,6 +13,7 @@ from stream.event_types import EventType
 
 TINY = TrainingOptions(
     epochs=12,
+    least_steps=0,
     final_epochs=0,
     dim=16,
     layers=1,

@@ -66,7 +66,11 @@ class Holdout(click.ParamType):
     show_default=True,
     help="What to judge on: the last share of the time range, or all from a date on.",
 )
-@click.option("--epochs", type=click.IntRange(1, 1000), help="Passes over the log.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(1, 1000),
+    help="Passes over the log; by default 10, or more if it is small.",
+)
 @click.option(
     "--final-epochs",
     type=click.IntRange(0, 1000),
@@ -129,6 +133,8 @@ def _train(
         from services.training.pipeline import train as run
         from services.training.release import write_version
     given = {name: value for name, value in chosen.items() if value is not None}
+    if "epochs" in given:
+        given["least_steps"] = 0
     options = TrainingOptions(**given)
     with _reported(console) as progress:
         trained = run(log, options, holdout_from_ms=holdout_from_ms, progress=progress)
@@ -166,7 +172,7 @@ class _Lines:
 
     def __call__(self, share: float) -> None:
         now_s = time.monotonic()
-        if now_s - self._said_s >= 5 and share > 0:
+        if now_s - self._said_s >= 5 and share > 0.01:  # the first steps tell nothing
             self._said_s = now_s
             left_s = (now_s - self._started_s) * (1 - share) / share
             click.echo(f"Training: {share:.0%}, about {left_s:.0f} s left", err=True)

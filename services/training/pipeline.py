@@ -1,5 +1,6 @@
 """Train, judge on what was held out, then learn that too: one run from log to network."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -78,13 +79,14 @@ def train(
             "Give a longer log or hold out less (--holdout)."
         )
     fine_tune = options.final_epochs if bool((log.times_ms >= holdout_from_ms).any()) else 0
-    share = (1 - EVALUATION_SHARE) * options.epochs / (options.epochs + fine_tune)
+    epochs = _epochs(len(past.rows), options)
+    share = (1 - EVALUATION_SHARE) * epochs / (epochs + fine_tune)
     network = new_network(len(vocabulary.item_keys), options)
     fit(
         network,
         past,
         options,
-        epochs=options.epochs,
+        epochs=epochs,
         progress=lambda done: progress(done * share),
     )
     qualities, targets = _judge(network, vocabulary, log, keys, options, holdout_from_ms)
@@ -100,6 +102,11 @@ def train(
         )
     first_ms, last_ms = int(log.times_ms[0]), int(log.times_ms[-1])
     return Trained(network, vocabulary, qualities, targets, first_ms, last_ms)
+
+
+def _epochs(tokens: int, options: TrainingOptions) -> int:
+    steps_an_epoch = max(1, tokens // options.tokens_a_batch)
+    return max(options.epochs, math.ceil(options.least_steps / steps_an_epoch))
 
 
 def make_vocabulary(

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from services.archive import SCHEMA, append, partition_dir
 from services.cli import main
 from services.columns import Column, parse_mapping
 from services.training.log import UnreadableLog, read_log
@@ -65,6 +66,37 @@ def test_our_own_events_need_no_mapping(tmp_path: Path):
     log = read_log(path, {})
 
     assert log.times_ms.tolist() == [1_470_052_800_123, 1_470_052_800_124]
+
+
+def test_the_archive_is_read_as_the_worker_read_it(tmp_path: Path):
+    """Dead letters and far-future events teach nothing; an event that came twice counts once."""
+    day_ms = 86_400_000
+    values = [
+        json.dumps(an_event()).encode(),
+        b"not json",
+        json.dumps(an_event()).encode(),
+        json.dumps(an_event(event_id="e-2", event_timestamp="2099-01-01T00:00:00Z")).encode(),
+        None,
+        json.dumps(an_event(event_id="e-3", item_id=7)).encode(),
+    ]
+    rows = [
+        {
+            "partition": 3,
+            "offset": offset,
+            "kafka_timestamp_ms": 1_470_052_800_123 + day_ms,
+            "key": b"u",
+            "value": value,
+            "headers": [],
+        }
+        for offset, value in enumerate(values)
+    ]
+    directory = partition_dir(tmp_path / "archive" / "events.v1", 3)
+    append(directory, pa.Table.from_pylist(rows, schema=SCHEMA))
+
+    for path in (tmp_path / "archive", tmp_path / "archive" / "events.v1"):
+        log = read_log(path, {})
+
+        assert [log.item_ids[item] for item in log.items] == ["hat", "7"]
 
 
 @pytest.mark.parametrize(

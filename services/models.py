@@ -172,17 +172,23 @@ def _refused(version: str, reason: str, before: tuple[str, ...]) -> BadVersion:
 
 def _restore(serving: Serving) -> None:
     """Have Triton forget a version that was refused."""
-    kept = configured(serving)
-    if not kept:
-        return
-    as_json, _ = triton.configure(serving.config.read_text(), kept, device=serving.device)
     # Should Triton have gone meanwhile, it reads the configuration at its next start.
     with contextlib.suppress(RankerUnavailable):
-        asyncio.run(
-            triton.load(
-                serving.triton_address, serving.model, config=as_json, timeout_s=LOAD_TIMEOUT_S
-            )
-        )
+        asyncio.run(_load_configured(serving))
+
+
+async def _load_configured(serving: Serving) -> None:
+    kept = configured(serving)
+    ready = await triton.ready_versions(serving.triton_address, serving.model)
+    if set(ready) == set(kept):
+        return  # the load itself failed, and that changes nothing
+    if not kept:
+        await triton.unload(serving.triton_address, serving.model, timeout_s=PROBE_TIMEOUT_S)
+        return
+    as_json, _ = triton.configure(serving.config.read_text(), kept, device=serving.device)
+    await triton.load(
+        serving.triton_address, serving.model, config=as_json, timeout_s=LOAD_TIMEOUT_S
+    )
 
 
 async def _loaded(serving: Serving) -> tuple[str, ...]:

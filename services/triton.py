@@ -264,6 +264,15 @@ async def load(address: str, model: str, *, config: str | None = None, timeout_s
             raise _unavailable(error) from error
 
 
+async def unload(address: str, model: str, *, timeout_s: float) -> None:
+    """Stop serving *model*, every version of it. Raises `RankerUnavailable`."""
+    async with connect(address) as client:
+        try:
+            await client.unload_model(model, client_timeout=timeout_s)
+        except InferenceServerException as error:
+            raise _unavailable(error) from error
+
+
 async def _marked_config(
     client: triton.InferenceServerClient, model: str, timeout_s: float
 ) -> str | None:

@@ -48,8 +48,8 @@ integration: setup  ## Tests on real servers: two processes, each with a stack o
 	$(BIN)/pytest -q -n 2 --dist loadfile --durations=15 tests/integration
 
 docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml and docs/settings.md anew from the code
-	$(BIN)/python -m services.asyncapi > docs/asyncapi.yaml
-	$(BIN)/python -m services.settings_doc > docs/settings.md
+	$(BIN)/python -m services.docs.asyncapi > docs/asyncapi.yaml
+	$(BIN)/python -m services.docs.settings_page > docs/settings.md
 
 lock: $(UV)  ## Resolve the dependencies afresh after a change of pyproject.toml
 	$(UV) lock

@@ -20,8 +20,8 @@ COMMANDS = {
     "dlq": "services.commands.dlq",
     "train": "services.commands.train",
     "model": "services.commands.model",
-    "worker": "services.worker",
-    "archiver": "services.archiver",
+    "worker": "services.worker.main",
+    "archiver": "services.archive.archiver",
 }
 
 

@@ -1,4 +1,4 @@
-"""What the pipeline asks of a ranker, whoever answers. The Triton client is `services.triton`."""
+"""What the pipeline asks of a ranker, whoever answers. Triton does: `services.models.triton`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -6,13 +6,13 @@ import click
 from rich.console import Console
 from rich.progress import track
 
-from services.catalogue_log import FIELDS, ItemReader
-from services.columns import parse_mapping
 from services.connection import connect
 from services.errors import CommandFailed
-from services.eventlog import parse_constants
-from services.publishing import Publisher
-from services.rows import FORMATS, BadRow, format_of, open_rows
+from services.kafka.publishing import Publisher
+from services.logs.catalogue_log import FIELDS, ItemReader
+from services.logs.columns import parse_mapping
+from services.logs.eventlog import parse_constants
+from services.logs.rows import FORMATS, BadRow, format_of, open_rows
 from services.settings import Settings
 from stream import topics
 

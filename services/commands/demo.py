@@ -18,12 +18,12 @@ from services.connection import connect
 from services.demo import screen
 from services.demo.live_shop import LiveShop
 from services.demo.preparation import Shop, mark, publish_shop, run_command, shop_in
+from services.display.titles import Titles
 from services.embedded import stack as stacks
 from services.embedded.part import Status
 from services.errors import CommandFailed
 from services.settings import Settings, WorkerSettings
 from services.simulator.history import EVENTS_FILE, ITEMS_FILE
-from services.titles import Titles
 from stream import topics
 
 LINE_EVERY_S = 5.0

@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from services.connection import connect
-from services.dead_letters import Letter, read_letters, replay_letters
+from services.display.rendering import safe_bytes, safe_text
 from services.errors import CommandFailed
-from services.publishing import Publisher
-from services.rendering import safe_bytes, safe_text
+from services.kafka.dead_letters import Letter, read_letters, replay_letters
+from services.kafka.publishing import Publisher
 from services.settings import Settings
 from stream import topics
 

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from services.connection import connect
+from services.display.rendering import safe_text
+from services.display.titles import Titles
 from services.errors import CommandFailed
-from services.follow import Follower, NotCaughtUp
-from services.rendering import safe_text
+from services.kafka.follow import Follower, NotCaughtUp
 from services.settings import Settings
-from services.titles import Titles
 from stream import topics
 from stream.event_types import EventType
 from stream.history import LIMITS, Outcome, UnknownRowFormat, UserRow

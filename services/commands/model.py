@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from services.connection import connect
-from services.models import Serving, configured, versions
-from services.models import deploy as bring_into_service
-from services.models import use as go_to
+from services.models.deployment import Serving, configured, versions
+from services.models.deployment import deploy as bring_into_service
+from services.models.deployment import use as go_to
 from services.settings import ModelSettings
 
 REPOSITORY = click.option(

@@ -10,16 +10,17 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.columns import Column, parse_mapping
+from services.commands.parameters import Moment, Speed
 from services.connection import connect
 from services.errors import CommandFailed
-from services.eventlog import EventReader, parse_constants
-from services.following import Following
-from services.pacing import Pacer
-from services.parameters import Moment, Speed
-from services.publishing import Publisher
-from services.replay_position import ReplayPosition
-from services.replaying import (
+from services.kafka.publishing import Publisher
+from services.kafka.slates import whole_topic
+from services.logs.columns import Column, parse_mapping
+from services.logs.eventlog import EventReader, parse_constants
+from services.logs.following import Following
+from services.logs.pacing import Pacer
+from services.logs.replay_position import ReplayPosition
+from services.logs.replaying import (
     FullSpeed,
     Selection,
     Sender,
@@ -27,10 +28,9 @@ from services.replaying import (
     describe,
     log_name,
 )
-from services.replaying import replay as publish
-from services.rows import FORMATS, STANDARD_INPUT, BadRow, Rows, format_of, open_rows
+from services.logs.replaying import replay as publish
+from services.logs.rows import FORMATS, STANDARD_INPUT, BadRow, Rows, format_of, open_rows
 from services.settings import Settings, WorkerSettings
-from services.slates import whole_topic
 from stream import topics
 from stream.records import BACKFILL
 

@@ -70,7 +70,7 @@ def fetch(settings: Settings) -> None:
 
 
 def _create_topics(settings: Settings, replication_factor: int) -> None:
-    from services.topics_setup import ensure_topics
+    from services.kafka.topics_setup import ensure_topics
 
     created = ensure_topics(
         settings.kafka_servers, prefix=settings.prefix, replication_factor=replication_factor

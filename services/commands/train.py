@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from services.columns import Column, column_of, parse_mapping
+from services.commands.parameters import Moment
 from services.connection import connect
 from services.errors import CommandFailed
-from services.parameters import Moment
+from services.logs.columns import Column, column_of, parse_mapping
 from services.settings import Settings
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _train(
 
 def _known(log: "EventLog", items: Path, column: Column) -> list[int]:
     """The places of the log's items that are in the catalogue *items*."""
-    from services.rows import format_of, open_rows
+    from services.logs.rows import format_of, open_rows
 
     with open_rows(items, format_of(items, None), {column.name}) as rows:
         catalogue = {str(row.values.get(column.name)) for row in rows.rows if row.fault is None}

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from services.connection import connect
-from services.rendering import safe_text
+from services.display.rendering import safe_text
+from services.display.titles import Titles
+from services.kafka.slates import Newest, Slate, poll_slates, whole_topic
 from services.settings import Settings
-from services.slates import Newest, Slate, poll_slates, whole_topic
-from services.titles import Titles
 from stream import topics
 
 

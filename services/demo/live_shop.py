@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from services.eventlog import LogEvent, timestamp_text
-from services.publishing import Publisher
+from services.kafka.publishing import Publisher
+from services.kafka.slates import Answer, Newest, Sent, Slate, Unanswered, poll_slates, whole_topic
+from services.logs.eventlog import LogEvent, timestamp_text
 from services.simulator.live import LiveShoppers
 from services.simulator.world import PushedSlate, World
-from services.slates import Answer, Newest, Sent, Slate, Unanswered, poll_slates, whole_topic
 from stream.events import Event
 
 KEPT = 1_000_000  # latencies that the summary is taken from

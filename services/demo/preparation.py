@@ -11,15 +11,15 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from services.catalogue_log import ItemReader
 from services.embedded.process import Child, Guard, ending, last_line
 from services.errors import CommandFailed
-from services.eventlog import EventReader
-from services.pacing import Pacer
-from services.publishing import CONNECT_TIMEOUT_S, Publisher
-from services.replay_position import ReplayPosition
-from services.replaying import FullSpeed, Selection, replay
-from services.rows import open_rows
+from services.kafka.publishing import CONNECT_TIMEOUT_S, Publisher
+from services.logs.catalogue_log import ItemReader
+from services.logs.eventlog import EventReader
+from services.logs.pacing import Pacer
+from services.logs.replay_position import ReplayPosition
+from services.logs.replaying import FullSpeed, Selection, replay
+from services.logs.rows import open_rows
 from services.settings import WorkerSettings
 from services.simulator.catalogue import DAY_MS
 from services.simulator.history import EVENTS_FILE, ITEMS_FILE, write_history

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from services.demo.live_shop import LiveShop, percentiles_ms
+from services.display.rendering import safe_text
+from services.display.titles import Titles
 from services.embedded.display import table as parts_table
 from services.embedded.part import Status
-from services.rendering import safe_text
-from services.titles import Titles
 
 LIST_LENGTH = 10
 

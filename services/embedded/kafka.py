@@ -13,7 +13,7 @@ from services.embedded.install import Installation
 from services.embedded.part import Part
 from services.embedded.ports import HOST
 from services.errors import CommandFailed
-from services.topics_setup import ensure_topics
+from services.kafka.topics_setup import ensure_topics
 
 # The second compiler would take five seconds of a core in the first half minute, when everything
 # else starts as well, and earn them back after some 100,000 events.

@@ -15,7 +15,7 @@ from services.embedded.ports import HOST
 from stream.ranking import RankerUnavailable
 
 if TYPE_CHECKING:
-    from services.versions import Manifest
+    from services.models.versions import Manifest
 
 EXIT_TIMEOUT_S = 3
 PROBE_TIMEOUT_S = 5.0  # a busy machine is slow, not ill
@@ -112,7 +112,7 @@ class _Probe:
         self._refused = False  # and Triton could not
 
     async def __call__(self) -> str | None:
-        from services import triton as client
+        from services.models import triton as client
 
         if not await client.is_alive(self._address):
             return "the server does not answer"
@@ -134,8 +134,8 @@ class _Probe:
 
     async def _ask(self) -> str | None:
         """One inference of every version. Raises `RankerUnavailable`."""
-        from services import triton as client
-        from services.versions import disagreement
+        from services.models import triton as client
+        from services.models.versions import disagreement
 
         versions = await client.ready_versions(self._address, self._model)
         for version in versions:
@@ -151,7 +151,7 @@ class _Probe:
 
     def _manifest(self, version: str) -> "Manifest | None":
         """What *version* was released with; None where there is none that can be read."""
-        from services.versions import BadVersion, read_manifest
+        from services.models.versions import BadVersion, read_manifest
 
         # Read each time: the number of a version that was refused is given to the next one.
         try:
@@ -173,7 +173,7 @@ class _Probe:
         return f"loading the model again: {problem}"
 
     async def _load(self) -> None:
-        from services import triton as client
+        from services.models import triton as client
 
         self._refused = False
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from services.eventlog import timestamp_text
+from services.logs.eventlog import timestamp_text
 from services.simulator.catalogue import DAY_MS, as_record
 from services.simulator.world import Moment, World
 

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from services.archive import read_archive
-from services.columns import NANOSECONDS, Column, column_of
+from services.archive.reader import read_archive
 from services.errors import CommandFailed
+from services.logs.columns import NANOSECONDS, Column, column_of
 from services.settings import WorkerSettings
 from stream.event_types import BY_NAME, EventType
 from stream.events import InvalidEvent, parse_event

@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 import model_repo.ranker.network as network_module
 from model_repo.ranker.serving import Version
 from services.errors import CommandFailed
+from services.models.versions import FORMAT, MANIFEST, sha256
 from services.training.options import TrainingOptions
 from services.training.pipeline import Trained, as_metrics
-from services.versions import FORMAT, MANIFEST, sha256
 
 CODE = ("model.py", "serving.py", "network.py", "pretrained.py")
 POPULAR = 200

@@ -17,7 +17,7 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 
 from services.connection import running_stack
-from services.topics_setup import ensure_topics
+from services.kafka.topics_setup import ensure_topics
 from stream.topics import TOPICS, with_prefix
 
 HEADRACE = Path(sys.executable).with_name("headrace")

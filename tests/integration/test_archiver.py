@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from services.archive import read_archive
+from services.archive.reader import read_archive
 from stream.topics import EVENT_PARTITIONS
 from tests.integration.support import Processes, Running, Servers, eventually
 

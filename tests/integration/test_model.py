@@ -15,9 +15,9 @@ import psutil
 import pytest
 from confluent_kafka import Consumer
 
-from services import triton
-from services.triton import TritonRanker
-from services.versions import sha256
+from services.models import triton
+from services.models.triton import TritonRanker
+from services.models.versions import sha256
 from stream.deployments import Deployment
 from stream.event_types import EventType
 from stream.keys import item_key

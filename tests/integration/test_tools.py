@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from services.publishing import Publisher
+from services.kafka.publishing import Publisher
 from stream.keys import partition_of
 from stream.topics import EVENTS, EVENTS_DLQ
 from tests.builders import T0_MS, event_json

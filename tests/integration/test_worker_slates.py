@@ -12,8 +12,8 @@ import psutil
 import pytest
 from confluent_kafka import Message
 
-from services.models import Serving, deploy
-from services.triton import TritonRanker
+from services.models.deployment import Serving, deploy
+from services.models.triton import TritonRanker
 from stream import topics
 from stream.keys import item_key, partition_of
 from stream.topics import with_prefix

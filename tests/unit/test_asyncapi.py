@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from services.asyncapi import document, to_yaml
+from services.docs.asyncapi import document, to_yaml
 from stream import topics
 from tests.builders import event_json
 

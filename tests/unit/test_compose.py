@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from services.cli import main
-from services.settings_doc import kinds
+from services.docs.settings_page import kinds
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "compose.yaml"

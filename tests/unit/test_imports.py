@@ -14,10 +14,10 @@ MAY_IMPORT = {
     "model_repo": set(),
 }
 HOMES = {
-    "faust": ("stream/agents.py", "stream/consume.py", "services/worker.py"),
+    "faust": ("stream/agents.py", "stream/consume.py", "services/worker/main.py"),
     "feast": ("features/",),
     "redis": ("features/",),
-    "tritonclient": ("services/triton.py",),
+    "tritonclient": ("services/models/triton.py",),
     "torch": ("model_repo/", "services/training/"),
     "transformers": ("model_repo/", "services/training/"),
     "pandas": ("features/",),

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from services import archive
+from services.archive import reader as archive
 
 
 def records(first: int, last: int, partition: int = 3) -> pa.Table:

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.dead_letters import Letter, Sent
-from services.rendering import safe_bytes, safe_text
+from services.display.rendering import safe_bytes, safe_text
+from services.kafka.dead_letters import Letter, Sent
 from stream.records import FAILED_AT, REASON, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 
 ADDED = (

@@ -11,9 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from services.columns import parse_mapping
-from services.eventlog import MAX_VALUE_BYTES, EventReader, LogEvent, read_events, timestamp_text
-from services.rows import BadRow, open_rows
+from services.logs.columns import parse_mapping
+from services.logs.eventlog import (
+    MAX_VALUE_BYTES,
+    EventReader,
+    LogEvent,
+    read_events,
+    timestamp_text,
+)
+from services.logs.rows import BadRow, open_rows
 from tests.builders import event_json
 
 FOREIGN = parse_mapping(["event_type=event", "item_id=item", "event_timestamp=ts_ms:ms"])

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import CommandFailed
-from services.eventlog import EventReader, LogEvent
-from services.pacing import Pacer, parse_speed
-from services.replay_position import ReplayPosition
-from services.replaying import Selection, replay
-from services.rows import Row
-from services.slates import Newest, Sent, Slate, Unanswered
+from services.kafka.slates import Newest, Sent, Slate, Unanswered
+from services.logs.eventlog import EventReader, LogEvent
+from services.logs.pacing import Pacer, parse_speed
+from services.logs.replay_position import ReplayPosition
+from services.logs.replaying import Selection, replay
+from services.logs.rows import Row
 from tests.builders import T0_MS, an_event, event_json
 
 

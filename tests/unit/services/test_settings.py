@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from services.docs.settings_page import document, kinds
 from services.settings import Settings
-from services.settings_doc import document, kinds
 
 PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from services.catalogue_log import FIELDS, ItemReader
-from services.columns import parse_mapping
 from services.commands.watch import latency_ms, render
 from services.demo.screen import action, moves
-from services.rows import BadRow, Row
-from services.slates import Slate
-from services.titles import Titles
+from services.display.titles import Titles
+from services.kafka.slates import Slate
+from services.logs.catalogue_log import FIELDS, ItemReader
+from services.logs.columns import parse_mapping
+from services.logs.rows import BadRow, Row
 
 
 def a_slate(*item_ids: str, **changes: Any) -> Slate:

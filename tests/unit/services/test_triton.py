@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from services.triton import _checked, configure, configured_versions, pad
+from services.models.triton import _checked, configure, configured_versions, pad
 from stream.ranking import RankerInput, RankerUnavailable
 
 CONFIG = """

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.versions import BadVersion, disagreement, sha256, verify
+from services.models.versions import BadVersion, disagreement, sha256, verify
 from stream.ranking import Ranked
 from tests.tiny_model import build_tiny_version
 

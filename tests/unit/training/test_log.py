@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from services.archive import SCHEMA, append, partition_dir
+from services.archive.reader import SCHEMA, append, partition_dir
 from services.cli import main
-from services.columns import Column, parse_mapping
+from services.logs.columns import Column, parse_mapping
 from services.training.log import UnreadableLog, read_log
 from stream.event_types import EventType
 

@@ -10,7 +10,7 @@ import orjson
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
 from services.errors import CommandFailed
-from services.publishing import CONNECT_TIMEOUT_S, Publisher, require_topic
+from services.kafka.publishing import CONNECT_TIMEOUT_S, Publisher, require_topic
 from stream.records import (
     FAILED_AT,
     REASON,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from services.errors import CommandFailed
-from services.triton import DTYPES
+from services.models.triton import DTYPES
 from stream.keys import PADDING_KEY
 from stream.ranking import Ranked
 

@@ -10,10 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from services import triton
 from services.errors import CommandFailed
-from services.publishing import NotDelivered, Publisher
-from services.versions import MANIFEST, BadVersion, Manifest, disagreement, read_manifest, verify
+from services.kafka.publishing import NotDelivered, Publisher
+from services.models import triton
+from services.models.versions import (
+    MANIFEST,
+    BadVersion,
+    Manifest,
+    disagreement,
+    read_manifest,
+    verify,
+)
 from stream.deployments import Deployment
 from stream.ranking import RankerUnavailable
 from stream.topics import DEPLOYMENTS, with_prefix

@@ -27,7 +27,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from services import archive
+from services.archive import reader as archive
 from services.connection import connect
 from services.errors import CommandFailed
 from services.settings import ArchiverSettings

@@ -2,9 +2,9 @@
 
 import orjson
 
+from services.display.rendering import safe_text
 from services.errors import CommandFailed
-from services.follow import Follower, NotCaughtUp
-from services.rendering import safe_text
+from services.kafka.follow import Follower, NotCaughtUp
 
 
 class Titles:

@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from services.columns import Column
 from services.errors import CommandFailed
-from services.eventlog import EventReader, LogEvent
-from services.pacing import Pacer
-from services.publishing import Header, Publisher
-from services.replay_position import ReplayPosition
-from services.rows import BadRow, Row
+from services.kafka.publishing import Header, Publisher
+from services.logs.columns import Column
+from services.logs.eventlog import EventReader, LogEvent
+from services.logs.pacing import Pacer
+from services.logs.replay_position import ReplayPosition
+from services.logs.rows import BadRow, Row
 
 SAVE_EVERY_S = 1.0
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from services.pacing import parse_speed
+from services.logs.pacing import parse_speed
 
 
 class Moment(click.ParamType):

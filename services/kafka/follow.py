@@ -9,7 +9,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from services.errors import CommandFailed
-from services.publishing import require_topic
+from services.kafka.publishing import require_topic
 
 log = structlog.get_logger()
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import orjson
 
-from services.columns import Column, column_of
-from services.eventlog import timestamp_text
-from services.rows import BadRow, Row
+from services.logs.columns import Column, column_of
+from services.logs.eventlog import timestamp_text
+from services.logs.rows import BadRow, Row
 from stream.items import InvalidItem, Item, parse_item
 
 FIELDS = tuple(Item.model_fields)

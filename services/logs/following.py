@@ -10,10 +10,10 @@ import numpy as np
 import orjson
 from confluent_kafka import Consumer
 
-from services.eventlog import LogEvent
-from services.publishing import Publisher
-from services.replay_position import ReplayPosition
-from services.slates import Answer, Sent, Unanswered, poll_slates
+from services.kafka.publishing import Publisher
+from services.kafka.slates import Answer, Sent, Unanswered, poll_slates
+from services.logs.eventlog import LogEvent
+from services.logs.replay_position import ReplayPosition
 
 
 @dataclass(slots=True)

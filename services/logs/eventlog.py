@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 import xxhash
 
-from services.columns import FIELDS, NANOSECONDS, Column, column_of
-from services.rows import BadRow, Row, format_of, open_rows
+from services.logs.columns import FIELDS, NANOSECONDS, Column, column_of
+from services.logs.rows import BadRow, Row, format_of, open_rows
 from stream import topics
 from stream.events import Event, InvalidEvent, parse_event
 

@@ -10,8 +10,8 @@ import orjson
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from services.errors import CommandFailed
-from services.eventlog import LogEvent
-from services.publishing import CONNECT_TIMEOUT_S, require_topic
+from services.kafka.publishing import CONNECT_TIMEOUT_S, require_topic
+from services.logs.eventlog import LogEvent
 from stream.records import EVENT_TIME_MS
 
 

@@ -13,14 +13,14 @@ import click
 import structlog
 
 from features.store import FeatureRows, StoreError
-from services.batch_publisher import BatchPublisher
-from services.broadcasts import CatalogueFeed, DeploymentFeed
 from services.connection import connect
 from services.errors import CommandFailed
-from services.follow import Follower
+from services.kafka.batch_publisher import BatchPublisher
+from services.kafka.follow import Follower
+from services.models.triton import TritonRanker
 from services.settings import WorkerSettings
 from services.telemetry import WorkerMetrics, configure_logging, serve_metrics
-from services.triton import TritonRanker
+from services.worker.broadcasts import CatalogueFeed, DeploymentFeed
 from stream import topics
 from stream.catalogue import Catalogue
 from stream.pipeline import Pipeline, Rules

@@ -47,7 +47,7 @@ HISTORY, ROWS, TRAINING, DEPLOYMENT = "history", "users' rows", "training", "dep
 @click.option("--users", default=800, show_default=True, type=click.IntRange(10, 100_000))
 @click.option("--items", default=1_000, show_default=True, type=click.IntRange(50, 20_000))
 @click.option("--days", default=21, show_default=True, type=click.IntRange(2, 365))
-@click.option("--epochs", default=24, show_default=True, type=click.IntRange(1, 100))
+@click.option("--epochs", default=10, show_default=True, type=click.IntRange(1, 100))
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0))
 def demo(
     for_s: float | None,

@@ -205,7 +205,7 @@ def _kafka_answers(address: str) -> bool:
 
 
 def _triton_answers(address: str) -> bool:
-    from services.models.triton import is_alive
+    from services.models.control import is_alive
 
     return asyncio.run(is_alive(address, timeout_s=3))
 

@@ -112,9 +112,9 @@ class _Probe:
         self._refused = False  # and Triton could not
 
     async def __call__(self) -> str | None:
-        from services.models import triton as client
+        from services.models import control
 
-        if not await client.is_alive(self._address):
+        if not await control.is_alive(self._address):
             return "the server does not answer"
         # No answer while it loads: Triton itself may hang if the stub dies then, and only a
         # restart of the server helps, for which the supervisor's patience has to run out.
@@ -134,15 +134,16 @@ class _Probe:
 
     async def _ask(self) -> str | None:
         """One inference of every version. Raises `RankerUnavailable`."""
-        from services.models import triton as client
+        from services.models import control
+        from services.models.triton import DTYPES
         from services.models.versions import disagreement
 
-        versions = await client.ready_versions(self._address, self._model)
+        versions = await control.ready_versions(self._address, self._model)
         for version in versions:
             manifest = self._manifest(version)
-            empty = {name: np.zeros((1, 1), kind) for name, (_, kind) in client.DTYPES.items()}
+            empty = {name: np.zeros((1, 1), kind) for name, (_, kind) in DTYPES.items()}
             inputs = manifest.golden_inputs if manifest else empty
-            answer = await client.answers(
+            answer = await control.answers(
                 self._address, self._model, version, inputs, timeout_s=PROBE_TIMEOUT_S
             )
             if manifest and (problem := disagreement(manifest, answer)):
@@ -173,11 +174,11 @@ class _Probe:
         return f"loading the model again: {problem}"
 
     async def _load(self) -> None:
-        from services.models import triton as client
+        from services.models import control
 
         self._refused = False
         try:
-            await client.load(self._address, self._model, timeout_s=LOAD_TIMEOUT_S)
+            await control.load(self._address, self._model, timeout_s=LOAD_TIMEOUT_S)
         except RankerUnavailable as error:
             self._refused = str(error).startswith("refused")
             log.error("model_not_loaded", model=self._model, reason=str(error))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from services.errors import CommandFailed
 from services.kafka.publishing import NotDelivered, Publisher
-from services.models import triton
+from services.models import control
 from services.models.versions import (
     MANIFEST,
     BadVersion,
@@ -138,7 +138,7 @@ def configured(serving: Serving) -> tuple[str, ...]:
     """The versions that Triton is to have loaded, the serving one last."""
     if not serving.config.exists():
         return ()
-    return triton.configured_versions(serving.config.read_text())
+    return control.configured_versions(serving.config.read_text())
 
 
 def _prove(serving: Serving, version: str, manifest: Manifest) -> None:
@@ -147,7 +147,7 @@ def _prove(serving: Serving, version: str, manifest: Manifest) -> None:
     wanted = [one for one in before[-1:] if one != version] + [version]
     pbtxt = (serving.repository / version / CONFIG).read_text()
     try:
-        as_json, as_text = triton.configure(pbtxt, wanted, device=serving.device)
+        as_json, as_text = control.configure(pbtxt, wanted, device=serving.device)
         asyncio.run(_load_and_ask(serving, version, manifest, as_json))
     except ValueError as error:
         raise _refused(version, str(error), before) from error
@@ -158,13 +158,13 @@ def _prove(serving: Serving, version: str, manifest: Manifest) -> None:
 
 async def _load_and_ask(serving: Serving, version: str, manifest: Manifest, config: str) -> None:
     address, model = serving.triton_address, serving.model
-    await triton.load(address, model, config=config, timeout_s=LOAD_TIMEOUT_S)
+    await control.load(address, model, config=config, timeout_s=LOAD_TIMEOUT_S)
     # Triton passes over a directory that it does not see, and reports success.
-    if version not in await triton.ready_versions(address, model):
+    if version not in await control.ready_versions(address, model):
         raise RankerUnavailable(
             f"refused: Triton has not loaded it. Is {serving.repository} in its model repository?"
         )
-    answer = await triton.answers(
+    answer = await control.answers(
         address, model, version, manifest.golden_inputs, timeout_s=PROBE_TIMEOUT_S
     )
     if problem := disagreement(manifest, answer):
@@ -186,21 +186,21 @@ def _restore(serving: Serving) -> None:
 
 async def _load_configured(serving: Serving) -> None:
     kept = configured(serving)
-    ready = await triton.ready_versions(serving.triton_address, serving.model)
+    ready = await control.ready_versions(serving.triton_address, serving.model)
     if set(ready) == set(kept):
         return  # the load itself failed, and that changes nothing
     if not kept:
-        await triton.unload(serving.triton_address, serving.model, timeout_s=PROBE_TIMEOUT_S)
+        await control.unload(serving.triton_address, serving.model, timeout_s=PROBE_TIMEOUT_S)
         return
-    as_json, _ = triton.configure(serving.config.read_text(), kept, device=serving.device)
-    await triton.load(
+    as_json, _ = control.configure(serving.config.read_text(), kept, device=serving.device)
+    await control.load(
         serving.triton_address, serving.model, config=as_json, timeout_s=LOAD_TIMEOUT_S
     )
 
 
 async def _loaded(serving: Serving) -> tuple[str, ...]:
     try:
-        return await triton.ready_versions(serving.triton_address, serving.model)
+        return await control.ready_versions(serving.triton_address, serving.model)
     except RankerUnavailable as error:
         raise CommandFailed(
             f"no Triton at {serving.triton_address} ({error}). "

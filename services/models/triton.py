@@ -1,21 +1,18 @@
 """
-The only home of `tritonclient`: asking the ranker, and loading and probing its versions.
+Asking the ranker on Triton. Loading and proving its versions is `services.models.control`.
 
 Messages of `RankerUnavailable` start with one of four reasons, fit for a metric's label:
 ``late``, ``down`` (no connection), ``refused`` (Triton says no) and ``malformed``.
 """
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc.aio as triton
-from google.protobuf import json_format, text_format
 from numpy.typing import NDArray
-from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from stream.ranking import Ranked, RankerInput, RankerUnavailable
@@ -191,7 +188,7 @@ async def infer(
         )
         keys, scores = answer.as_numpy("item_keys"), answer.as_numpy("scores")
     except InferenceServerException as error:
-        raise _unavailable(error) from error
+        raise unavailable(error) from error
     except ValueError as error:
         # A stub that sees numpy 2 answers with empty tensors under the right shape.
         raise RankerUnavailable(f"malformed: {error}") from error
@@ -208,7 +205,8 @@ def _checked(keys: NDArray[Any] | None, scores: NDArray[Any] | None, rows: int) 
     return Ranked(keys, scores)
 
 
-def _unavailable(error: InferenceServerException) -> RankerUnavailable:
+def unavailable(error: InferenceServerException) -> RankerUnavailable:
+    """What a client's error means for whoever wants a slate."""
     reason = {
         "StatusCode.DEADLINE_EXCEEDED": "late",
         "StatusCode.CANCELLED": "late",
@@ -226,7 +224,7 @@ async def read_contract(
     try:
         answer = await client.get_model_config(model, version, client_timeout=timeout_s)
     except InferenceServerException as error:
-        raise _unavailable(error) from error
+        raise unavailable(error) from error
     config = answer.config
     required = {tensor.name for tensor in config.input if not tensor.optional}
     if unknown := sorted(required - set(DTYPES)):
@@ -240,111 +238,3 @@ async def read_contract(
         k=outputs["item_keys"][0],
         max_batch=max(1, config.max_batch_size),
     )
-
-
-async def load(address: str, model: str, *, config: str | None = None, timeout_s: float) -> None:
-    """
-    Load *model*, or load it again: the way to heal a dead stub. Requests go on being answered.
-
-    Triton keeps what has not changed, dead stubs included, so what is loaded already gets a
-    configuration that differs from the last one.
-
-    Args:
-        config: A JSON model configuration to use in place of the repository's.
-
-    Raises:
-        RankerUnavailable: If Triton cannot, with its reason. What was loaded goes on serving.
-    """
-    async with connect(address) as client:
-        try:
-            if config is None:
-                config = await _marked_config(client, model, timeout_s)
-            await client.load_model(model, config=config, client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise _unavailable(error) from error
-
-
-async def unload(address: str, model: str, *, timeout_s: float) -> None:
-    """Stop serving *model*, every version of it. Raises `RankerUnavailable`."""
-    async with connect(address) as client:
-        try:
-            await client.unload_model(model, client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise _unavailable(error) from error
-
-
-async def _marked_config(
-    client: triton.InferenceServerClient, model: str, timeout_s: float
-) -> str | None:
-    index = await client.get_model_repository_index(client_timeout=timeout_s)
-    if not any(one.name == model and one.state == "READY" for one in index.models):
-        return None  # the repository's own
-    answer = await client.get_model_config(model, client_timeout=timeout_s)
-    answer.config.parameters["loaded_again_at_ns"].string_value = str(time.time_ns())
-    return _as_json(answer.config)
-
-
-def configure(pbtxt: str, versions: Sequence[str], *, device: str) -> tuple[str, str]:
-    """
-    A version's `config.pbtxt`, made to load exactly *versions* on *device* (``cpu``, ``gpu``).
-
-    Returns:
-        The configuration as JSON, which `load` takes, and as text, which the repository keeps.
-
-    Raises:
-        ValueError: If *pbtxt* is not a model configuration.
-    """
-    try:
-        config = text_format.Parse(pbtxt, model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise ValueError(f"config.pbtxt: {error}") from error
-    config.version_policy.specific.versions[:] = [int(version) for version in versions]
-    kind = model_config_pb2.ModelInstanceGroup.Kind.Value(f"KIND_{device.upper()}")
-    del config.instance_group[:]
-    config.instance_group.add(kind=kind, count=1)
-    return _as_json(config), text_format.MessageToString(config)
-
-
-def configured_versions(pbtxt: str) -> tuple[str, ...]:
-    """The versions that a repository's `config.pbtxt` has Triton load, the serving one last."""
-    config = text_format.Parse(pbtxt, model_config_pb2.ModelConfig())
-    return tuple(str(version) for version in config.version_policy.specific.versions)
-
-
-def _as_json(config: model_config_pb2.ModelConfig) -> str:
-    text: str = json_format.MessageToJson(config, preserving_proto_field_name=True)
-    return text
-
-
-async def ready_versions(address: str, model: str, *, timeout_s: float = 5.0) -> tuple[str, ...]:
-    """The versions of *model* that Triton calls ready. Raises `RankerUnavailable`."""
-    async with connect(address) as client:
-        try:
-            index = await client.get_model_repository_index(client_timeout=timeout_s)
-        except InferenceServerException as error:
-            raise _unavailable(error) from error
-    ready = [one.version for one in index.models if one.name == model and one.state == "READY"]
-    return tuple(sorted(ready, key=int))
-
-
-async def is_alive(address: str, *, timeout_s: float = 1.0) -> bool:
-    """Whether the server process answers. Says nothing about models: probe those."""
-    async with connect(address) as client:
-        try:
-            return bool(await client.is_server_live(client_timeout=timeout_s))
-        except InferenceServerException:
-            return False
-
-
-async def answers(
-    address: str,
-    model: str,
-    version: str,
-    tensors: Mapping[str, NDArray[Any]],
-    *,
-    timeout_s: float,
-) -> Ranked:
-    """Ask *version* once, for a probe: readiness lies. Raises `RankerUnavailable`."""
-    async with connect(address) as client:
-        contract = await read_contract(client, model, version, timeout_s)
-        return await infer(client, model, version, contract, tensors, timeout_s)

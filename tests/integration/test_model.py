@@ -15,7 +15,7 @@ import psutil
 import pytest
 from confluent_kafka import Consumer
 
-from services.models import triton
+from services.models import control
 from services.models.triton import TritonRanker
 from services.models.versions import sha256
 from stream.deployments import Deployment
@@ -178,7 +178,7 @@ async def test_a_new_version_comes_without_a_failed_request_and_goes_back(
         await asyncio.to_thread(run, shop.process, "model", "use", old)
 
     assert failures == []
-    assert set(await triton.ready_versions(stack.triton, "ranker")) == {old, new}
+    assert set(await control.ready_versions(stack.triton, "ranker")) == {old, new}
     assert [one.version for one in announced(shop.environment)][-2:] == [new, old]
 
 
@@ -242,7 +242,7 @@ async def test_a_killed_stub_fails_fast_and_heals_when_the_model_is_loaded_again
     with pytest.raises(RankerUnavailable, match=r"refused|late"):
         await ranker.rank([WALKER], version=shop.version, deadline_s=1.5)
     if stack.up_pid is None:  # nobody supervises this Triton
-        await triton.load(stack.triton, "ranker", timeout_s=60)
+        await control.load(stack.triton, "ranker", timeout_s=60)
     await healed(ranker, shop.version, within_s=90.0)
 
 

@@ -17,7 +17,7 @@ HOMES = {
     "faust": ("stream/agents.py", "stream/consume.py", "services/worker/main.py"),
     "feast": ("features/",),
     "redis": ("features/",),
-    "tritonclient": ("services/models/triton.py",),
+    "tritonclient": ("services/models/triton.py", "services/models/control.py"),
     "torch": ("model_repo/", "services/training/"),
     "transformers": ("model_repo/", "services/training/"),
     "pandas": ("features/",),

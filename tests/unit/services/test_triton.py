@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from services.models.triton import _checked, configure, configured_versions, pad
+from services.models.control import configure, configured_versions
+from services.models.triton import _checked, pad
 from stream.ranking import RankerInput, RankerUnavailable
 
 CONFIG = """

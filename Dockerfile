@@ -37,7 +37,7 @@ CMD ["worker"]
 # Triton 2.51, the version that the tests run; its Python is 3.10 and its stub needs numpy 1.
 FROM nvcr.io/nvidia/tritonserver:24.10-py3 AS triton
 RUN pip install --no-cache-dir \
-    numpy==1.26.4 torch==2.13.0 transformers==5.17.0 safetensors==0.8.0
+    numpy==1.26.4 torch==2.13.0 safetensors==0.8.0
 RUN useradd --uid 10001 --user-group --no-create-home headrace
 ENV HOME=/tmp
 USER headrace

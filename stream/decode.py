@@ -61,7 +61,6 @@ class Refused:
                 *source_headers(self.record, topics.EVENTS),
                 (FAILED_AT, failed_at.isoformat().encode()),
             ),
-            partition=self.record.partition,
         )
 
 

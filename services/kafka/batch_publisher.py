@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from services.kafka.publishing import require_topic
 from stream.records import Outgoing
 from stream.topics import with_prefix
 
@@ -23,6 +24,7 @@ class BatchPublisher:
     """
 
     def __init__(self, servers: str, *, prefix: str, timeout_s: float = 30.0) -> None:
+        self._servers = servers
         self._prefix = prefix
         self._timeout_s = timeout_s
         self._producer = Producer(
@@ -40,6 +42,17 @@ class BatchPublisher:
                 "log_level": 0,  # what matters is raised
             }
         )
+
+    def partitions_of(self, topic: str) -> int:
+        """
+        How many partitions *topic* has: what decides where a key belongs.
+
+        Raises:
+            CommandFailed: If Kafka or the topic is not there.
+        """
+        name = with_prefix(self._prefix, topic)
+        require_topic(self._producer, self._servers, name)
+        return len(self._producer.list_topics(name).topics[name].partitions)
 
     async def __call__(self, records: Sequence[Outgoing]) -> None:
         """

@@ -98,18 +98,21 @@ async def _run(settings: WorkerSettings) -> None:
         for follower in followers:
             await asyncio.to_thread(follower.start, CATCH_UP_S)
         log.info("catalogue_read", items=len(catalogue))
+        ranker = TritonRanker(settings.triton_address, model_name=settings.model_name)
+        publish = BatchPublisher(settings.kafka_servers, prefix=settings.prefix)
         pipeline = Pipeline(
             store=Rows(store),
-            ranker=TritonRanker(settings.triton_address, model_name=settings.model_name),
-            publish=BatchPublisher(settings.kafka_servers, prefix=settings.prefix),
+            ranker=ranker,
+            publish=publish,
             catalogue=catalogue,
             deployment=deployments.current,
             live=LiveCounts(),
-            rules=_rules(settings),
+            rules=_rules(settings, publish.partitions_of(topics.EVENTS)),
             observe=metrics,
             now=partial(datetime.now, UTC),
         )
         await _consume(settings, pipeline, followers, metrics)
+        await ranker.close()
     store.close()
 
 
@@ -124,13 +127,14 @@ def _require_redis(store: FeatureRows, address: str) -> None:
         ) from error
 
 
-def _rules(settings: WorkerSettings) -> Rules:
+def _rules(settings: WorkerSettings, partitions: int) -> Rules:
     return Rules(
         slate_size=settings.slate_size,
         surface=settings.surface,
         hide_bought=settings.hide_bought,
         max_ahead_ms=round(settings.max_ahead_s * 1000),
         ranker_deadline_s=settings.triton_deadline_ms / 1000,
+        partitions=partitions,
     )
 
 

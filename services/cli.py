@@ -41,4 +41,19 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="headrace")
 def main() -> None:
-    """Headrace: a click on one Kafka topic becomes a refreshed slate on another."""
+    """
+    Headrace: a click on one Kafka topic becomes a refreshed slate on another.
+
+    \b
+    see it work    demo
+    run it here    up; then catalogue, backfill, train, model deploy
+    feed it        replay, simulate
+    look at it     watch, features, dlq, status, doctor
+    production     setup --topics --features; then worker, archiver
+
+    Every setting is a HEADRACE_* variable: see docs/settings.md. While `headrace up` runs, the
+    other commands find its servers by themselves.
+
+    Exit codes: 0, done; 1, the answer is no (status, doctor); 2, it cannot be done, and one line
+    says why and what to do next.
+    """

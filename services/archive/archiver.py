@@ -240,6 +240,9 @@ def _consumer(settings: ArchiverSettings) -> Consumer:
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "client.id": f"headrace-archiver-{os.getpid()}",
+            # Files are rolled by the half minute: reading in large bites spares the broker.
+            "fetch.min.bytes": 1024 * 1024,
+            "fetch.wait.max.ms": 500,
         },
         logger=logging.getLogger("librdkafka"),  # else it writes its own lines to stderr
     )

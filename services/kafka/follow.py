@@ -40,7 +40,6 @@ class Follower:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
-                "fetch.wait.max.ms": 100,
                 "reconnect.backoff.max.ms": 1000,
                 "log_level": 0,  # what matters is raised
             }

@@ -32,7 +32,6 @@ def whole_topic(servers: str, topic: str, *, from_beginning: bool) -> tuple[Cons
             "group.id": "headrace-tools",  # never joined, nothing is committed
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 50,
             "log_level": 3,
         }
     )

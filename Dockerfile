@@ -3,18 +3,18 @@
 # the packages that the ranker imports). compose.yaml builds both.
 
 FROM python:3.11.14-slim-bookworm AS build
-ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_CACHE_DIR=/var/cache/uv
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /app
 # The environment first: it is 5 GB and changes with the lock only.
 COPY pyproject.toml uv.lock README.md LICENSE ./
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv sync --frozen --no-dev --no-install-project
 COPY services services
 COPY stream stream
 COPY features features
 COPY model_repo model_repo
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     uv sync --frozen --no-dev --no-editable
 
 FROM python:3.11.14-slim-bookworm AS headrace

@@ -51,8 +51,7 @@ class BatchPublisher:
             CommandFailed: If Kafka or the topic is not there.
         """
         name = with_prefix(self._prefix, topic)
-        require_topic(self._producer, self._servers, name)
-        return len(self._producer.list_topics(name).topics[name].partitions)
+        return len(require_topic(self._producer, self._servers, name).partitions)
 
     async def __call__(self, records: Sequence[Outgoing]) -> None:
         """

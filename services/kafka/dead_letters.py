@@ -119,8 +119,7 @@ def _open(
         }
     )
     try:
-        require_topic(consumer, servers, topic)
-        partitions = consumer.list_topics(topic, timeout=CONNECT_TIMEOUT_S).topics[topic].partitions
+        partitions = require_topic(consumer, servers, topic).partitions
         yield (
             consumer,
             {

@@ -59,8 +59,7 @@ class Follower:
             CommandFailed: If Kafka or the topic is not there.
             NotCaughtUp: After *timeout_s*.
         """
-        require_topic(self._consumer, self._servers, self._topic)
-        partitions = self._consumer.list_topics(self._topic).topics[self._topic].partitions
+        partitions = require_topic(self._consumer, self._servers, self._topic).partitions
         self._behind = set(partitions)
         self._consumer.assign([TopicPartition(self._topic, p, 0) for p in partitions])
         self._thread.start()

@@ -1,6 +1,7 @@
 """The one way our tools write to Kafka: every record acknowledged by all replicas, or an error."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -68,7 +69,7 @@ class Publisher:
         Raises:
             CommandFailed: Naming what is missing and what to do.
         """
-        return require_topic(self._producer, self._servers, topic)
+        return require_topic(self._producer, self._servers, topic).cluster_id
 
     def send(
         self,
@@ -118,8 +119,21 @@ class Publisher:
             raise NotDelivered(f"Kafka refused a record: {self._error.str()}")
 
 
-def require_topic(client: Producer | Consumer, servers: str, topic: str) -> str:
-    """The cluster's id; see `Publisher.cluster_id`."""
+@dataclass(frozen=True, slots=True)
+class FoundTopic:
+    """A topic that is there."""
+
+    cluster_id: str
+    partitions: tuple[int, ...]  # ascending
+
+
+def require_topic(client: Producer | Consumer, servers: str, topic: str) -> FoundTopic:
+    """
+    Where *topic* is, once Kafka is known to be there and to have it.
+
+    Raises:
+        CommandFailed: Naming what is missing and what to do.
+    """
     try:
         metadata = client.list_topics(topic, timeout=CONNECT_TIMEOUT_S)
     except KafkaException as error:
@@ -130,4 +144,5 @@ def require_topic(client: Producer | Consumer, servers: str, topic: str) -> str:
         raise CommandFailed(
             f"Kafka at {servers} has no topic {topic}. Create it: headrace setup --topics."
         )
-    return str(metadata.cluster_id)
+    partitions = tuple(sorted(metadata.topics[topic].partitions))
+    return FoundTopic(str(metadata.cluster_id), partitions)

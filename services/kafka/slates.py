@@ -35,9 +35,8 @@ def whole_topic(servers: str, topic: str, *, from_beginning: bool) -> tuple[Cons
             "log_level": 3,
         }
     )
-    require_topic(consumer, servers, topic)
+    partitions = require_topic(consumer, servers, topic).partitions
     try:
-        partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
         bounds = [
             consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=CONNECT_TIMEOUT_S)
             for p in partitions

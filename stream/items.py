@@ -42,3 +42,10 @@ def parse_item(raw: bytes) -> Item:
         return Item.model_validate_json(raw)
     except ValidationError as error:
         raise InvalidItem(faults(error)) from error
+
+
+def item_text(item: Item) -> str:
+    """What a model reads of an item: one rule, for training and for serving."""
+    return " | ".join(
+        part for part in (item.title, item.brand, " > ".join(item.categories)) if part
+    )

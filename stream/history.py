@@ -13,8 +13,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.context import pack_context, price_buckets
 from stream.event_types import EventType
-from stream.events import Event
+from stream.events import Context, Event
 from stream.keys import PADDING_KEY, event_key, item_key
 from stream.ranking import RankerInput
 
@@ -25,6 +26,7 @@ ENTRY = np.dtype(
         ("event_key", "<u8"),
         ("item_key", "<i8"),  # 0 for a search
         ("price", "<f4"),  # NaN when the event had none
+        ("context", "<i4"),  # see `stream.context.pack`
         ("event_type", "u1"),
     ]
 )
@@ -38,7 +40,7 @@ LIST_OF = {
     EventType.REFUND: "purchases",
     EventType.DISLIKE: "dislikes",
 }
-FORMAT = 1
+FORMAT = 2
 
 
 class Outcome(IntEnum):
@@ -69,6 +71,7 @@ _HEADER = np.dtype(
     ]
 )
 _NEVER = np.iinfo(np.int64).min
+_NO_CONTEXT = Context()
 
 
 def _no_entries() -> Mapping[str, Entries]:
@@ -146,6 +149,8 @@ class UserRow:
             item_keys=actions["item_key"].copy(),
             event_types=actions["event_type"].astype(np.int32),
             ages_s=((newest_ms - actions["timestamp_ms"]) / 1000).astype(np.float32),
+            price_buckets=price_buckets(actions["price"]),
+            context=actions["context"].copy(),
         )
 
     def to_bytes(self) -> bytes:
@@ -219,6 +224,7 @@ def _insert(entries: Entries, entry: np.void) -> Entries:
 
 def _entry(event: Event, offset: int) -> np.void:
     entry: Entries = np.zeros(1, ENTRY)
+    where = event.context or _NO_CONTEXT
     entry[0] = (
         event.timestamp_ms,
         offset,
@@ -227,6 +233,7 @@ def _entry(event: Event, offset: int) -> np.void:
         if event.item_id and event.kind != EventType.SEARCH
         else PADDING_KEY,
         np.nan if event.price is None else event.price,
+        pack_context(where.page, where.device, where.country, event.timestamp_ms),
         event.kind,
     )
     first: np.void = entry[0]

@@ -21,6 +21,8 @@ class RankerInput:
     item_keys: NDArray[np.int64]  # (L,)
     event_types: NDArray[np.int32]  # (L,) codes of `EventType`
     ages_s: NDArray[np.float32]  # (L,) seconds before the newest interaction; the last is 0
+    price_buckets: NDArray[np.int32]  # (L,) see `stream.context.price_buckets`
+    context: NDArray[np.int32]  # (L,) see `stream.context.pack`
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ def tiny_log(item_ids: Sequence[str], *, users: int = 60, events: int = 12) -> E
         types=np.full(count, int(EventType.CLICK)),
         times_ms=1_475_280_000_000 + users_column + steps * 60_000,
         sessions=users_column,
+        prices=np.full(count, np.nan, np.float32),
+        contexts=np.zeros(count, np.int64),
     ).by_time()
 
 

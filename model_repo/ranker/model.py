@@ -9,7 +9,7 @@ import triton_python_backend_utils as pb_utils
 
 from .serving import Version
 
-INPUTS = ("item_keys", "event_types", "ages_s")
+INPUTS = ("item_keys", "event_types", "ages_s", "price_buckets", "context")
 OUTPUTS = ("item_keys", "scores", "user_vector")
 
 
@@ -32,14 +32,14 @@ class TritonPythonModel:
             [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in INPUTS]
             for request in requests
         ]
-        length = max(keys.shape[1] for keys, _, _ in inputs)
+        length = max(keys.shape[1] for keys, *_ in inputs)
         joined = [
             np.concatenate([_widen(values, length) for values in each])
             for each in zip(*inputs, strict=True)
         ]
         answer = self.version.rank(*joined)
 
-        ends = np.cumsum([len(keys) for keys, _, _ in inputs])[:-1]
+        ends = np.cumsum([len(keys) for keys, *_ in inputs])[:-1]
         parts = zip(*(np.split(values, ends) for values in answer), strict=True)
         return [
             pb_utils.InferenceResponse(

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 EVENT_TYPES = 16  # codes 1 to 15 have a meaning of their own; 0 is padding
 TIME_BUCKETS = 64
 NO_GAP = 0  # the bucket of a first token: nothing came before
+PRICE_BUCKETS = 32
+# A context is an int32: hour of the day, device, country and page, from its lowest bits upwards.
+CONTEXT_BITS = (5, 3, 8, 12)
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,17 @@ class Tokens(NamedTuple):
     last_types: np.ndarray  # int64, code of the run's last event
     gaps: np.ndarray  # int64, bucket of the time since the run before; NO_GAP for a first one
     dwells: np.ndarray  # int64, bucket of the time from the run's first event to its last
+    price_buckets: np.ndarray  # int64, of the run's last event; 0 where it is not known
+    contexts: np.ndarray  # int64, of the run's last event; 0 where nothing is known
 
 
 def merge_runs(
-    rows: np.ndarray, items: np.ndarray, types: np.ndarray, times_s: np.ndarray
+    rows: np.ndarray,
+    items: np.ndarray,
+    types: np.ndarray,
+    times_s: np.ndarray,
+    price_buckets: np.ndarray,
+    contexts: np.ndarray,
 ) -> tuple[Tokens, np.ndarray, np.ndarray]:
     """
     Merge consecutive events of one row on one item into one token each.
@@ -52,13 +62,15 @@ def merge_runs(
         items: ``(E,)`` 1-based item index.
         types: ``(E,)`` event codes; one that is out of range counts as unknown.
         times_s: ``(E,)`` seconds, ascending within a row.
+        price_buckets: ``(E,)`` 0 to 31.
+        contexts: ``(E,)`` packed as `CONTEXT_BITS` says.
 
     Returns:
         Tokens of shape ``(N,)``, each token's row ``(N,)`` and its first event's index ``(N,)``.
     """
     if len(rows) == 0:
         nothing = np.zeros(0, np.int64)
-        return Tokens(nothing, nothing, nothing, nothing, nothing), nothing, nothing
+        return Tokens(*[nothing] * len(Tokens._fields)), nothing, nothing
     types = np.where((types > 0) & (types < EVENT_TYPES), types, 0).astype(np.int64)
     is_first = np.ones(len(rows), bool)
     is_first[1:] = (rows[1:] != rows[:-1]) | (items[1:] != items[:-1])
@@ -73,6 +85,8 @@ def merge_runs(
         last_types=types[last],
         gaps=gaps,
         dwells=time_bucket(times_s[last] - times_s[first]),
+        price_buckets=price_buckets[last].clip(0, PRICE_BUCKETS - 1).astype(np.int64),
+        contexts=contexts[last].astype(np.int64),
     )
     return tokens, rows[first], first
 
@@ -107,6 +121,8 @@ class Network(nn.Module):
         self.last_type = nn.Embedding(EVENT_TYPES, shape.dim)
         self.gap = nn.Embedding(TIME_BUCKETS, shape.dim)
         self.dwell = nn.Embedding(TIME_BUCKETS, shape.dim)
+        self.price = nn.Embedding(PRICE_BUCKETS, shape.dim)
+        self.context = nn.ModuleList(nn.Embedding(1 << bits, shape.dim) for bits in CONTEXT_BITS)
         self.dropout = nn.Dropout(shape.dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.dim)
@@ -125,10 +141,14 @@ class Network(nn.Module):
         Returns:
             ``(B, T, D)``, or ``(B, 1, D)``. Where a row is all padding the vector means nothing.
         """
-        items, type_sets, last_types, gaps, dwells = tokens
+        items, type_sets, last_types, gaps, dwells, price_buckets, contexts = tokens
         bits = (type_sets.unsqueeze(-1) >> torch.arange(EVENT_TYPES, device=items.device)) & 1
         x = self.items(items) + self.type_set(bits.to(self.type_set.weight.dtype))
         x = x + self.last_type(last_types) + self.gap(gaps) + self.dwell(dwells)
+        x = x + self.price(price_buckets)
+        for part, bits in zip(self.context, CONTEXT_BITS, strict=True):
+            x = x + part(contexts & ((1 << bits) - 1))
+            contexts = contexts >> bits
         x = self.dropout(x)  # (B, T, D)
         mask = _visible(items)
         for number, block in enumerate(self.blocks, start=1):

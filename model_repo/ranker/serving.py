@@ -48,7 +48,14 @@ class Version:
         return cls(network.to(device), items["item_keys"], items["popularity"], k)
 
     @torch.inference_mode()
-    def rank(self, item_keys: np.ndarray, types: np.ndarray, ages_s: np.ndarray) -> Answer:
+    def rank(
+        self,
+        item_keys: np.ndarray,
+        types: np.ndarray,
+        ages_s: np.ndarray,
+        price_buckets: np.ndarray,
+        context: np.ndarray,
+    ) -> Answer:
         """
         Rank the whole catalogue for each user.
 
@@ -56,7 +63,8 @@ class Version:
         left gets the popular items, with their popularity as the score.
 
         Args:
-            item_keys, types, ages_s: ``(B, L)``, newest last; key 0 is padding.
+            item_keys, types, ages_s, price_buckets, context: ``(B, L)``, newest last; key 0 is
+                padding.
         """
         batch = len(item_keys)
         places = np.searchsorted(self.item_keys, item_keys).clip(max=len(self.item_keys) - 1)
@@ -66,6 +74,8 @@ class Version:
             places[rows, columns] + 1,
             types[rows, columns],
             -ages_s[rows, columns].astype(np.float64),
+            price_buckets[rows, columns],
+            context[rows, columns],
         )
         users, best, scores = self._score(
             last_tokens(tokens, token_rows, batch, self.network.shape.tokens)

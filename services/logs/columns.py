@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import click
 
+CONTEXT_FIELDS = ("context.page", "context.device", "context.country")
 # The fields of an event that a log may keep under another name.
 FIELDS = (
     "event_id",
@@ -19,6 +20,7 @@ FIELDS = (
     "order_id",
     "query",
     "recommendation_id",
+    *CONTEXT_FIELDS,
 )
 TIMES = ("event_timestamp", "created_at")
 NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}

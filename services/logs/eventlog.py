@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import xxhash
 
-from services.logs.columns import FIELDS, NANOSECONDS, Column, column_of
+from services.logs.columns import CONTEXT_FIELDS, FIELDS, NANOSECONDS, Column, column_of
 from services.logs.rows import BadRow, Row, format_of, open_rows
 from stream import topics
 from stream.events import Event, InvalidEvent, parse_event
@@ -108,8 +108,11 @@ class EventReader:
             elif type(value) is int:
                 value = str(value)
             fields[field] = value
-        if isinstance(context := values.get(CONTEXT), dict):
-            fields[CONTEXT] = {name: item for name, item in context.items() if item is not None}
+        context = values.get(CONTEXT)
+        nested = dict(context) if isinstance(context, dict) else {}
+        nested |= {f.removeprefix("context."): fields.pop(f) for f in CONTEXT_FIELDS if f in fields}
+        if nested := {name: item for name, item in nested.items() if item is not None}:
+            fields[CONTEXT] = nested
         return fields
 
     def _id_of(self, fields: bytes) -> str:

@@ -21,6 +21,8 @@ DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
     "item_keys": ("INT64", np.int64),
     "event_types": ("INT32", np.int32),
     "ages_s": ("FP32", np.float32),
+    "price_buckets": ("INT32", np.int32),
+    "context": ("INT32", np.int32),
 }
 # gRPC's own back-off grows to two minutes: Triton would be back long before its clients are.
 CHANNEL = [
@@ -151,7 +153,7 @@ class TritonRanker:
 
 
 def pad(inputs: Sequence[RankerInput], length: int) -> dict[str, NDArray[Any]]:
-    """The three ``(B, length)`` input tensors: the newest last, padded with 0 on the left."""
+    """The ``(B, length)`` input tensors: the newest last, padded with 0 on the left."""
     padded = {name: np.zeros((len(inputs), length), dtype) for name, (_, dtype) in DTYPES.items()}
     for name, rows in padded.items():
         for row, one in zip(rows, inputs, strict=True):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from model_repo.ranker.serving import Version
 from services.training.log import EventLog
+from stream.context import price_buckets
 from stream.event_types import EventType
 
 TARGETS = (EventType.CLICK, EventType.VIEW, EventType.ADD_TO_CART, EventType.PURCHASE)
@@ -126,6 +127,7 @@ def model_ranks(
     position = np.empty_like(order)
     position[order] = np.arange(len(order))
     begins = np.searchsorted(log.users[order], np.arange(log.users.max(initial=0) + 1))
+    buckets = price_buckets(log.prices)
     ranks = []
     for start in range(0, len(targets.at), ROWS_A_BATCH):
         before = targets.before[start : start + ROWS_A_BATCH]
@@ -138,6 +140,8 @@ def model_ranks(
             np.where(real, log_keys[log.items[events]], 0),
             np.where(real, log.types[events], 0).astype(np.int32),
             np.where(real, ages_s, 0).astype(np.float32),
+            np.where(real, buckets[events], 0),
+            np.where(real, log.contexts[events], 0).astype(np.int32),
         )
         right = log_keys[log.items[targets.at[start : start + ROWS_A_BATCH]]][:, None]
         hits = answer.item_keys == right

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from model_repo.ranker.network import Tokens, merge_runs, time_bucket
 from services.training.log import EventLog
 from services.training.options import TrainingOptions
+from stream.context import price_buckets
 from stream.event_types import EventType
 
 # They follow from an order or a change of mind, not from what was on the page.
@@ -36,7 +37,14 @@ def sequences(log: EventLog, indices: NDArray[np.int64]) -> Sequences:
     log = log.where(indices[log.items] > 0)
     order = np.argsort(log.users, kind="stable")  # by user, and by time within
     users, types, times_ms = log.users[order], log.types[order], log.times_ms[order]
-    tokens, rows, first = merge_runs(users, indices[log.items[order]], types, times_ms / 1000)
+    tokens, rows, first = merge_runs(
+        users,
+        indices[log.items[order]],
+        types,
+        times_ms / 1000,
+        price_buckets(log.prices[order]),
+        log.contexts[order],
+    )
     return Sequences(tokens, rows, types[first], times_ms[first])
 
 

@@ -1,6 +1,6 @@
 """An event log as columns, from Parquet, JSON Lines or the archive: what training reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from services.archive.reader import read_archive
 from services.errors import CommandFailed
-from services.logs.columns import NANOSECONDS, Column, column_of
+from services.logs.columns import CONTEXT_FIELDS, NANOSECONDS, Column, column_of
 from services.settings import WorkerSettings
+from stream.context import country_code, device_code, pack, page_code
 from stream.event_types import BY_NAME, EventType
 from stream.events import InvalidEvent, parse_event
 from stream.topics import EVENTS
 
 REQUIRED = ("event_type", "event_timestamp", "user_id", "item_id")
-OPTIONAL = ("event_id", "session_id")
+OPTIONAL = ("event_id", "session_id", "price", *CONTEXT_FIELDS)
 # What a user's row keeps apart from their actions, so that the ranker never reads it.
 NOT_ACTIONS = (EventType.IMPRESSION, EventType.SEARCH)
 
@@ -39,6 +40,8 @@ class EventLog:
         item_ids: ``(V,)`` external ids; `items` are places in it.
         users, items, types, times_ms, sessions: ``(E,)``. A session is one of one user, -1 if
             the log does not say.
+        prices: ``(E,)`` NaN where the log does not say.
+        contexts: ``(E,)`` packed; see `stream.context.pack`.
     """
 
     item_ids: tuple[str, ...]
@@ -47,20 +50,24 @@ class EventLog:
     types: NDArray[np.int64]
     times_ms: NDArray[np.int64]
     sessions: NDArray[np.int64]
+    prices: NDArray[np.float32]
+    contexts: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.users)
 
     def where(self, mask: NDArray[np.bool_]) -> "EventLog":
         """Only the events in *mask*, with the same item ids."""
-        columns = (self.users, self.items, self.types, self.times_ms, self.sessions)
-        return EventLog(self.item_ids, *(column[mask] for column in columns))
+        return EventLog(self.item_ids, *(column[mask] for column in self._columns()))
 
     def by_time(self) -> "EventLog":
         """The same events in order of time; those of one millisecond stay as they were."""
         order = np.argsort(self.times_ms, kind="stable")
-        columns = (self.users, self.items, self.types, self.times_ms, self.sessions)
-        return EventLog(self.item_ids, *(column[order] for column in columns))
+        return EventLog(self.item_ids, *(column[order] for column in self._columns()))
+
+    def _columns(self) -> tuple[NDArray[Any], ...]:
+        actions = (self.users, self.items, self.types, self.times_ms)
+        return (*actions, self.sessions, self.prices, self.contexts)
 
 
 def read_log(path: Path, mapping: Mapping[str, Column]) -> EventLog:
@@ -139,7 +146,7 @@ def _rows_as_table(
     values: dict[str, list[Any]] = {field: [] for field in columns}
     for where, row in rows:
         for field, column in columns.items():
-            value = row.get(column.name)
+            value = _value(row, field, column.name)
             if value is None and field in REQUIRED and row.get("event_type") != "search":
                 raise UnreadableLog(f"{path}, {where}: no {column.name!r}.")
             values[field].append(
@@ -152,6 +159,13 @@ def _rows_as_table(
     times = pa.chunked_array([table["event_timestamp"]])
     table["event_timestamp"] = _times_ms(times, columns["event_timestamp"].unit, path)
     return pa.table(table)
+
+
+def _value(row: dict[str, Any], field: str, name: str) -> Any:
+    if name in row or field not in CONTEXT_FIELDS:
+        return row.get(name)
+    context = row.get("context")
+    return context.get(field.partition(".")[2]) if isinstance(context, dict) else None
 
 
 def _times_ms(
@@ -190,7 +204,42 @@ def _from_table(table: pa.Table, path: Path) -> EventLog:
         within, names = _codes(table["session_id"])
         sessions = users * len(names) + within  # the same session_id may be two users'
     times = table["event_timestamp"].to_numpy().astype(np.int64)
-    return EventLog(tuple(item_ids), users, items, types, times, sessions).by_time()
+    log = EventLog(
+        tuple(item_ids),
+        users,
+        items,
+        types,
+        times,
+        sessions,
+        prices=_prices(table, path),
+        contexts=_contexts(table, times),
+    )
+    return log.by_time()
+
+
+def _prices(table: pa.Table, path: Path) -> NDArray[np.float32]:
+    if "price" not in table.column_names:
+        return np.full(len(table), np.nan, np.float32)
+    try:
+        prices = table["price"].cast(pa.float32(), safe=False)
+    except pa.ArrowInvalid as error:
+        raise UnreadableLog(f"{path}: price must be a number ({error}).") from error
+    return prices.to_numpy().astype(np.float32)  # null becomes NaN
+
+
+def _contexts(table: pa.Table, times_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+    def codes(field: str, code: Callable[[str], int]) -> NDArray[np.int64]:
+        if field not in table.column_names or table[field].null_count == len(table):
+            return np.zeros(len(table), np.int64)
+        places, names = _codes(table[field].fill_null(pa.scalar("")))
+        return np.array([code(name) for name in names], np.int64)[places]
+
+    return pack(
+        codes("context.page", page_code),
+        codes("context.device", device_code),
+        codes("context.country", country_code),
+        times_ms // 3_600_000 % 24 + 1,
+    )
 
 
 def _type_codes(names: "pa.ChunkedArray[Any]", path: Path) -> NDArray[np.int64]:

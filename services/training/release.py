@@ -30,7 +30,9 @@ max_batch_size: 256
 input [
   {{ name: "item_keys" data_type: TYPE_INT64 dims: [ -1 ] }},
   {{ name: "event_types" data_type: TYPE_INT32 dims: [ -1 ] }},
-  {{ name: "ages_s" data_type: TYPE_FP32 dims: [ -1 ] }}
+  {{ name: "ages_s" data_type: TYPE_FP32 dims: [ -1 ] }},
+  {{ name: "price_buckets" data_type: TYPE_INT32 dims: [ -1 ] }},
+  {{ name: "context" data_type: TYPE_INT32 dims: [ -1 ] }}
 ]
 output [
   {{ name: "item_keys" data_type: TYPE_INT64 dims: [ {k} ] }},
@@ -118,16 +120,21 @@ def golden_batch(version: Version, options: TrainingOptions) -> dict[str, Any]:
     keys = np.zeros((4, length), np.int64)
     types = np.zeros((4, length), np.int32)
     ages_s = np.zeros((4, length), np.float32)
+    prices, context = np.zeros((2, 4, length), np.int32)
     for row, used in ((1, 1), (2, length), (3, min(8, length))):
         keys[row, -used:] = rng.choice(version.item_keys, used)
         types[row, -used:] = rng.integers(1, 12, used)
         ages_s[row, -used:] = np.sort(rng.integers(0, 100_000, used))[::-1]
+        prices[row, -used:] = rng.integers(0, 32, used)
+        context[row, -used:] = rng.integers(0, 1 << 28, used)
     keys[3, -1] = _unknown_key(version.item_keys)
-    answer = version.rank(keys, types, ages_s)
+    answer = version.rank(keys, types, ages_s, prices, context)
     return {
         "item_keys": keys.tolist(),
         "event_types": types.tolist(),
         "ages_s": ages_s.tolist(),
+        "price_buckets": prices.tolist(),
+        "context": context.tolist(),
         "expected": {
             "item_keys": answer.item_keys[:, :GOLDEN_RANKS].tolist(),
             "scores": answer.scores[:, :GOLDEN_RANKS].tolist(),

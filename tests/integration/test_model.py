@@ -34,6 +34,8 @@ WALKER = RankerInput(
     item_keys=KEYS[3:6],
     event_types=np.full(3, EventType.CLICK, np.int32),
     ages_s=np.array([120, 60, 0], np.float32),
+    price_buckets=np.zeros(3, np.int32),
+    context=np.zeros(3, np.int32),
 )
 
 

@@ -6,8 +6,10 @@ import pytest
 from model_repo.ranker.network import NO_GAP, last_tokens, merge_runs, time_bucket
 
 
-def merged(rows, items, types, times_s):
-    return merge_runs(*(np.array(values) for values in (rows, items, types, times_s)))
+def merged(rows, items, types, times_s, prices=None, contexts=None):
+    zeros = [0] * len(rows)
+    columns = (rows, items, types, times_s, prices or zeros, contexts or zeros)
+    return merge_runs(*(np.array(values) for values in columns))
 
 
 def test_consecutive_events_on_one_item_become_one_token():
@@ -27,6 +29,14 @@ def test_a_gap_counts_from_the_event_before_and_dwell_within_the_run():
 
     assert tokens.gaps.tolist() == [NO_GAP, *time_bucket(np.array([7.0])), NO_GAP]
     assert tokens.dwells.tolist() == time_bucket(np.array([3.0, 0.0, 0.0])).tolist()
+
+
+def test_a_run_has_the_price_and_context_of_its_last_event():
+    """Where the shopper is now says more than where they were."""
+    tokens, _, _ = merged([0, 0, 0], [5, 5, 7], [2, 2, 2], [0, 1, 2], [3, 4, 99], [10, 20, 30])
+
+    assert tokens.price_buckets.tolist() == [4, 31]
+    assert tokens.contexts.tolist() == [20, 30]
 
 
 def test_one_users_run_never_joins_the_next_users():

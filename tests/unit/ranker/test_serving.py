@@ -36,7 +36,7 @@ def asked(*histories: list[int], length: int = LENGTH):
         keys[row, length - used :] = history
         types[row, length - used :] = EventType.CLICK
         ages_s[row, length - used :] = np.arange(used)[::-1] * 60
-    return keys, types, ages_s
+    return keys, types, ages_s, np.zeros_like(types), np.zeros_like(types)
 
 
 def test_it_learnt_what_the_log_shows(version: Version):
@@ -82,10 +82,10 @@ def test_every_item_within_reach_changes_the_answer(version: Version):
 def test_items_it_does_not_know_are_left_out(version: Version):
     """The catalogue grows between two releases."""
     known = version.rank(*asked(list(KEYS[3:6])))
-    keys, types, ages_s = asked([int(KEYS[3]), UNKNOWN, int(KEYS[4]), int(KEYS[5]), UNKNOWN])
+    keys, types, ages_s, *rest = asked([int(KEYS[3]), UNKNOWN, int(KEYS[4]), int(KEYS[5]), UNKNOWN])
     ages_s[0, -5:] = (120, 120, 60, 0, 0)
 
-    mixed = version.rank(keys, types, ages_s)
+    mixed = version.rank(keys, types, ages_s, *rest)
 
     np.testing.assert_array_equal(mixed.item_keys, known.item_keys)
 
@@ -107,8 +107,9 @@ def test_the_ranking_is_complete_ordered_and_finite(version: Version):
     keys = rng.choice([*KEYS.tolist(), 0, UNKNOWN], shape)
     types = rng.integers(-3, 40, shape).astype(np.int32)  # codes of tomorrow, and nonsense
     ages_s = np.sort(rng.uniform(0, 1e9, shape), axis=1)[:, ::-1].astype(np.float32)
+    rest = rng.integers(-(2**31), 2**31, (2, *shape)).astype(np.int32)
 
-    answer = version.rank(keys, types, ages_s)
+    answer = version.rank(keys, types, ages_s, *rest)
 
     assert answer.item_keys.shape == (16, len(KEYS))
     assert (np.sort(answer.item_keys, axis=1) == np.sort(KEYS)).all()
@@ -119,10 +120,10 @@ def test_the_ranking_is_complete_ordered_and_finite(version: Version):
 def test_a_run_of_one_item_is_one_token(version: Version):
     """Ten clicks on one product must not push out the other nine items."""
     runs = [int(key) for key in KEYS[: TINY.tokens] for _ in range(2)]
-    keys, types, ages_s = asked(runs)
-    apart = version.rank(keys, types, ages_s)
+    keys, types, ages_s, *rest = asked(runs)
+    apart = version.rank(keys, types, ages_s, *rest)
     keys[0, -2 * TINY.tokens] = KEYS[-1]  # the oldest event of the oldest run
-    changed = version.rank(keys, types, ages_s)
+    changed = version.rank(keys, types, ages_s, *rest)
 
     assert np.abs(apart.user_vectors - changed.user_vectors).max() > 1e-6
 

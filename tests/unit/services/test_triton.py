@@ -15,7 +15,9 @@ output [ { name: "item_keys" data_type: TYPE_INT64 dims: [ 3 ] } ]
 
 def a_history(*keys: int) -> RankerInput:
     ages_s = np.arange(len(keys), dtype=np.float32)[::-1]
-    return RankerInput(np.array(keys, np.int64), np.full(len(keys), 3, np.int32), ages_s)
+    nothing = np.zeros(len(keys), np.int32)
+    types = np.full(len(keys), 3, np.int32)
+    return RankerInput(np.array(keys, np.int64), types, ages_s, nothing, nothing)
 
 
 def test_rows_are_padded_on_the_left_and_keep_the_newest():

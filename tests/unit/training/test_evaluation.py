@@ -16,7 +16,8 @@ def a_log(*events: tuple[int, int, int, int], sessions: list[int] | None = None)
     users, items, types, minutes = (np.array(column) for column in zip(*events, strict=True))
     ids = tuple(str(item) for item in range(items.max() + 1))
     session = np.array(sessions) if sessions else np.full(len(users), -1)
-    return EventLog(ids, users, items, types, minutes * MINUTE_MS, session)
+    prices, contexts = np.full(len(users), np.nan, np.float32), np.zeros(len(users), np.int64)
+    return EventLog(ids, users, items, types, minutes * MINUTE_MS, session, prices, contexts)
 
 
 def test_metrics_are_those_of_the_textbook():

@@ -132,7 +132,7 @@ def _train(
         from services.training.options import TrainingOptions
         from services.training.pipeline import train as run
         from services.training.release import write_version
-    given = {name: value for name, value in chosen.items() if value is not None}
+    given: dict[str, Any] = {name: one for name, one in chosen.items() if one is not None}
     if "epochs" in given:
         given["least_steps"] = 0
     options = TrainingOptions(**given)

@@ -91,12 +91,42 @@ def windows(rows: NDArray[np.int64], length: int) -> Windows:
 
 
 @dataclass(frozen=True)
+class Examples:
+    """What one pass learns from, ready to be drawn in batches."""
+
+    found: Sequences
+    cut: Windows
+    weights: NDArray[np.float64]  # (N,) of each token as a target
+
+    def __len__(self) -> int:
+        return len(self.cut.starts)
+
+
+def examples(found: Sequences, options: TrainingOptions) -> Examples:
+    """Cut *found* into windows; those in which nothing is to be learnt are left out."""
+    weights = target_weights(found, options)
+    cut = windows(found.rows, options.tokens)
+    before = np.append(0, np.cumsum(weights > 0))  # (N + 1,) targets before each token
+    teaches = before[cut.ends] > before[cut.scored]
+    return Examples(
+        found, Windows(cut.starts[teaches], cut.ends[teaches], cut.scored[teaches]), weights
+    )
+
+
+@dataclass(frozen=True)
 class Batch:
     """Inputs ``(B, T)`` padded on the right, and what follows each of them."""
 
     tokens: Tokens
     targets: NDArray[np.int64]  # (B, T) item index, 0 where there is none
     weights: NDArray[np.float32]  # (B, T)
+
+    def rows(self, first: int, step: int) -> "Batch":
+        """Every *step*-th row from *first* on: one process's share."""
+        if step == 1:
+            return self
+        tokens = Tokens(*(values[first::step] for values in self.tokens))
+        return Batch(tokens, self.targets[first::step], self.weights[first::step])
 
 
 def batches(

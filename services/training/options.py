@@ -1,6 +1,7 @@
 """Every choice of a training run, saved in the version's manifest."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -27,4 +28,6 @@ class TrainingOptions:
     half_life_days: float = 45.0
     popularity_half_life_days: float = 7.0
     final_epochs: int = 2  # on everything, once the held-out part has been judged
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, for GPUs
+    patience: int = 0  # epochs without a better held-out NDCG@10 before it stops; 0: never
     threads: int = 1  # with steps this small a second one mostly waits

@@ -18,7 +18,7 @@ from services.training.evaluation import (
     model_ranks,
     quality,
 )
-from services.training.examples import sequences
+from services.training.examples import examples, sequences
 from services.training.log import EventLog, UnreadableLog
 from services.training.memory import keep_freed_memory
 from services.training.options import TrainingOptions
@@ -84,7 +84,7 @@ def train(
     network = new_network(len(vocabulary.item_keys), options)
     fit(
         network,
-        past,
+        [examples(past, options)],
         options,
         epochs=epochs,
         progress=lambda done: progress(done * share),
@@ -94,7 +94,7 @@ def train(
     if fine_tune:
         fit(
             network,
-            sequences(log, indices),
+            [examples(sequences(log, indices), options)],
             options,
             epochs=fine_tune,
             peak=FINE_TUNING,

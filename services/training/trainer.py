@@ -1,7 +1,8 @@
 """The training loop: seeded, on one device, full or sampled softmax over cosines."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_repo.ranker.network import Network, Shape
-from services.training.examples import Sequences, batches, target_weights, windows
+from services.training import distributed
+from services.training.checkpoints import Checkpoint
+from services.training.examples import Batch, Examples, batches
 from services.training.options import TrainingOptions
 
 WARM_UP = 0.05  # share of the steps
@@ -34,52 +37,199 @@ def new_network(items: int, options: TrainingOptions) -> Network:
     )
 
 
+@dataclass
+class EarlyStop:
+    """
+    Ends a run that no longer gets better, and goes back to the best weights it had.
+
+    Attributes:
+        score: What to maximise, measured after each epoch.
+        patience: Epochs without a better score that are waited for.
+    """
+
+    score: Callable[[Network], float]
+    patience: int
+    best_score: float = -math.inf
+    waited: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    def over(self, network: Network) -> bool:
+        """Judge *network* after an epoch; whether to end now."""
+        score = self.score(network)
+        if score > self.best_score:
+            self.best_score, self.waited = score, 0
+            self.best = {name: one.clone() for name, one in network.state_dict().items()}
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+
+@dataclass
+class Run:
+    """Everything that a run's future depends on: what a checkpoint keeps."""
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    stop: EarlyStop | None = None
+    epoch: int = 0
+    batches: int = 0  # of this epoch that are done
+    over: bool = False
+    loss: float = 0.0  # of this epoch, summed
+    mass: float = 0.0  # weights of its targets, summed
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep it. Only the first of several processes writes."""
+        if distributed.rank():
+            return
+        tensors = {f"network.{name}": one for name, one in self.network.state_dict().items()}
+        for number, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": one for name, one in values.items()}
+        tensors |= {f"rng.{name}": one for name, one in _generators(self.network).items()}
+        state = {name: getattr(self, name) for name in _PLACE}
+        if self.stop is not None:
+            tensors |= {f"best.{name}": one for name, one in self.stop.best.items()}
+            state |= {"best_score": self.stop.best_score, "waited": self.stop.waited}
+        checkpoint.save(tensors, state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from what *checkpoint* holds, if anything."""
+        if (found := checkpoint.load()) is None:
+            return
+        tensors, state = found
+        device = next(self.network.parameters()).device
+        self.network.load_state_dict(_named(tensors, "network."))
+        values: dict[int, dict[str, Tensor]] = {}
+        for name, one in _named(tensors, "optimizer.").items():
+            number, _, entry = name.partition(".")
+            values.setdefault(int(number), {})[entry] = one
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": values, "param_groups": groups})
+        torch.set_rng_state(tensors["rng.cpu"])
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], device)
+        for name in _PLACE:
+            setattr(self, name, state[name])
+        if self.stop is not None:
+            self.stop.best = {k: v.to(device) for k, v in _named(tensors, "best.").items()}
+            self.stop.best_score, self.stop.waited = state["best_score"], state["waited"]
+
+
+_PLACE = ("epoch", "batches", "over", "loss", "mass")
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _generators(network: Network) -> dict[str, Tensor]:
+    device = next(network.parameters()).device
+    states = {"cpu": torch.get_rng_state()}
+    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
 def fit(
     network: Network,
-    found: Sequences,
+    shards: Sequence[Examples],
     options: TrainingOptions,
     *,
     epochs: int,
     peak: float = 1.0,
     progress: Progress = lambda share: None,
+    checkpoint: Checkpoint | None = None,
+    stop: EarlyStop | None = None,
 ) -> float:
     """
-    Train *network* in place.
+    Train *network* in place, on the device where it is.
 
     Args:
+        shards: What to learn from; one at a time is in use, so they may be read from the disk.
         peak: Scales the learning rate; below 1 for fine-tuning.
         progress: Called with the share done, 0 to 1, after each step.
+        checkpoint: Where to go on from, and to keep the run while it goes on.
+        stop: Ends the run early, and then the network is the best one that it saw.
 
     Returns:
         The mean loss of the last epoch, in nats.
     """
-    rng = np.random.default_rng(options.seed)
-    weights = target_weights(found, options)
-    cut = windows(found.rows, options.tokens)
     optimizer = torch.optim.AdamW(
         network.parameters(), options.learning_rate, weight_decay=options.weight_decay
     )
-    network.train()
-    mean_loss = math.nan
-    for epoch in range(epochs):
-        total, mass, done = 0.0, 0.0, 0
-        for batch in batches(found, cut, weights, options.tokens_a_batch, rng):
-            share = (epoch + done / len(cut.starts)) / epochs
-            for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate * peak * _schedule(share)
-            loss, weight = step(network, batch.tokens, batch.targets, batch.weights, options)
-            done += len(batch.targets)
-            if weight == 0:
-                continue
-            optimizer.zero_grad()
-            (loss / weight).backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            total, mass = total + loss.item(), mass + weight
-            progress(min(1.0, (epoch + done / len(cut.starts)) / epochs))
-        mean_loss = total / max(mass, 1e-9)
+    run = Run(network, optimizer, stop)
+    if checkpoint is not None:
+        run.restore(checkpoint)
+    distributed.share_weights(network)
+    while run.epoch < epochs and not run.over:
+        if run.batches == 0:
+            run.loss = run.mass = 0.0
+        network.train()
+        _epoch(run, shards, options, epochs, peak, progress, checkpoint)
+        network.eval()
+        run.epoch, run.batches = run.epoch + 1, 0
+        run.over = stop is not None and stop.over(network)
+        if checkpoint is not None and (run.over or run.epoch == epochs or checkpoint.due()):
+            run.save(checkpoint)
     network.eval()
-    return mean_loss
+    if stop is not None and stop.best:
+        network.load_state_dict(stop.best)
+    return distributed.total(run.loss) / max(run.mass, 1e-9)
+
+
+def _epoch(
+    run: Run,
+    shards: Sequence[Examples],
+    options: TrainingOptions,
+    epochs: int,
+    peak: float,
+    progress: Progress,
+    checkpoint: Checkpoint | None,
+) -> None:
+    for number, (done, after, batch) in enumerate(_batches(shards, options, run.epoch)):
+        if number < run.batches:
+            continue  # before the interruption
+        for group in run.optimizer.param_groups:
+            rate = _schedule((run.epoch + done) / epochs)
+            group["lr"] = options.learning_rate * peak * rate
+        _learn(run, batch, options)
+        run.batches = number + 1
+        progress(min(1.0, (run.epoch + after) / epochs))
+        if checkpoint is not None and checkpoint.due():
+            run.save(checkpoint)
+
+
+def _batches(
+    shards: Sequence[Examples], options: TrainingOptions, epoch: int
+) -> Iterator[tuple[float, float, Batch]]:
+    """Each batch of an epoch, with the share of the epoch that is done before and after it."""
+    # The order follows from the epoch alone, so that a resumed run finds its place again.
+    rng = np.random.default_rng((options.seed, epoch))
+    for place, shard in enumerate(rng.permutation(len(shards)).tolist()):
+        examples, done = shards[shard], 0
+        if not len(examples):
+            continue
+        for batch in batches(
+            examples.found, examples.cut, examples.weights, options.tokens_a_batch, rng
+        ):
+            before = (place + done / len(examples)) / len(shards)
+            done += len(batch.targets)
+            yield before, (place + done / len(examples)) / len(shards), batch
+
+
+def _learn(run: Run, batch: Batch, options: TrainingOptions) -> None:
+    whole = float(batch.weights.sum())
+    if whole == 0:
+        return
+    mine = batch.rows(distributed.rank(), distributed.size())
+    run.optimizer.zero_grad()
+    if mine.weights.any():
+        device = next(run.network.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+            loss, _ = step(run.network, mine.tokens, mine.targets, mine.weights, options)
+        (loss / whole).backward()  # type: ignore[no-untyped-call]
+        run.loss += loss.item()
+    distributed.add_gradients(run.network)
+    torch.nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
+    run.optimizer.step()
+    run.mass += whole
 
 
 def step(
@@ -90,10 +240,11 @@ def step(
     options: TrainingOptions,
 ) -> tuple[Tensor, float]:
     """The summed weighted loss of one batch, and the sum of its weights."""
-    users = network(tuple(torch.from_numpy(values) for values in tokens))  # (B, T, D)
-    chosen = torch.from_numpy(weights > 0)
-    users, weight = users[chosen], torch.from_numpy(weights)[chosen]  # (M, D), (M,)
-    target = torch.from_numpy(targets)[chosen] - 1  # (M,) rows of the item vectors
+    device = next(network.parameters()).device
+    users = network(tuple(torch.from_numpy(values).to(device) for values in tokens))  # (B, T, D)
+    chosen = torch.from_numpy(weights > 0).to(device)
+    users, weight = users[chosen], torch.from_numpy(weights).to(device)[chosen]  # (M, D), (M,)
+    target = torch.from_numpy(targets).to(device)[chosen] - 1  # (M,) rows of the item vectors
     items = network.item_vectors()
     if len(items) <= options.full_softmax_below:
         losses = F.cross_entropy(network.scores(users, items), target, reduction="none")
@@ -105,7 +256,9 @@ def step(
 def _sampled_losses(
     network: Network, users: Tensor, items: Tensor, target: Tensor, negatives: int
 ) -> Tensor:
-    drawn = torch.randint(len(items), (negatives,))  # shared by the whole batch
+    drawn = torch.randint(
+        len(items), (negatives,), device=items.device
+    )  # shared by the whole batch
     others = network.scores(users, items[drawn])  # (M, N)
     # A negative that is the target itself would be pushed away and pulled at once.
     others = others.masked_fill(drawn[None, :] == target[:, None], float("-inf"))

@@ -41,7 +41,7 @@ partition_mark = FeatureView(
     sources=[user_row],
     schema=[
         Field(name="event_types", dtype=Array(String)),
-        Field(name="item_keys", dtype=Array(Int64), description="xxh3 of item_id; 0 is a search"),
+        Field(name="item_keys", dtype=Array(Int64), description="xxh3 of item_id"),
         Field(name="event_timestamps_ms", dtype=Array(Int64), description="epoch ms, UTC"),
         Field(name="offsets", dtype=Array(Int64), description="of the record on events.v1"),
     ],

@@ -5,6 +5,7 @@ Everything else about a user is derived from the row. The lists do not evict eac
 thousand impressions never push out a purchase.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -33,9 +34,18 @@ ENTRY = np.dtype(
 Entries = NDArray[np.void]
 
 # Which list an event goes to, and how much each list holds.
-LIMITS = {"interactions": 128, "purchases": 256, "dislikes": 256, "impressions": 256}
+# Searches are apart from interactions: the newest 128 actions on items are then always there,
+# whatever else came between them, and training can tell what they were at any moment.
+LIMITS = {
+    "interactions": 128,
+    "purchases": 256,
+    "dislikes": 256,
+    "impressions": 256,
+    "searches": 64,
+}
 LIST_OF = {
     EventType.IMPRESSION: "impressions",
+    EventType.SEARCH: "searches",
     EventType.PURCHASE: "purchases",
     EventType.REFUND: "purchases",
     EventType.DISLIKE: "dislikes",
@@ -142,7 +152,6 @@ class UserRow:
         actions = np.concatenate(
             [self.lists[name] for name in ("interactions", "purchases", "dislikes")]
         )
-        actions = actions[actions["item_key"] != PADDING_KEY]
         actions = actions[np.lexsort((actions["offset"], actions["timestamp_ms"]))][-length:]
         newest_ms = actions["timestamp_ms"][-1] if len(actions) else 0
         return RankerInput(
@@ -191,24 +200,46 @@ class UserRow:
         )
 
 
+def verdict(
+    *, known: bool, full: bool, timestamp_ms: int, oldest_ms: int, evicted_ms: int
+) -> Outcome:
+    """
+    What becomes of an event: the one rule of what a list takes in.
+
+    Args:
+        known: Whether the row holds an event of this id, in any list.
+        full: Whether the event's list is.
+        oldest_ms: Event time of the list's oldest entry, if it has one.
+        evicted_ms: Event time of the newest entry that the list has evicted.
+    """
+    if known:
+        return Outcome.DUPLICATE
+    if (full and timestamp_ms < oldest_ms) or timestamp_ms <= evicted_ms:
+        return Outcome.LATE
+    return Outcome.FOLDED
+
+
 def _fold_into(
     lists: dict[str, Entries], evicted_ms: dict[str, int], event: Event, offset: int
 ) -> Outcome:
-    entry = _entry(event, offset)
-    if any(entry["event_key"] in entries["event_key"] for entries in lists.values()):
-        return Outcome.DUPLICATE
+    entry = np.array([entry_of(event, offset)], ENTRY)[0]
     name = LIST_OF.get(event.kind, "interactions")
     entries = lists[name]
     full = len(entries) == LIMITS[name]
-    older_than_all = full and event.timestamp_ms < entries["timestamp_ms"][0]
-    if older_than_all or event.timestamp_ms <= evicted_ms[name]:
-        return Outcome.LATE
-    entries = _insert(entries, entry)
-    if full:
-        evicted_ms[name] = int(entries["timestamp_ms"][0])
-        entries = entries[1:]
-    lists[name] = entries
-    return Outcome.FOLDED
+    outcome = verdict(
+        known=any(entry["event_key"] in some["event_key"] for some in lists.values()),
+        full=full,
+        timestamp_ms=event.timestamp_ms,
+        oldest_ms=int(entries["timestamp_ms"][0]) if full else _NEVER,
+        evicted_ms=evicted_ms[name],
+    )
+    if outcome is Outcome.FOLDED:
+        entries = _insert(entries, entry)
+        if full:
+            evicted_ms[name] = int(entries["timestamp_ms"][0])
+            entries = entries[1:]
+        lists[name] = entries
+    return outcome
 
 
 def _insert(entries: Entries, entry: np.void) -> Entries:
@@ -222,19 +253,17 @@ def _insert(entries: Entries, entry: np.void) -> Entries:
     return longer
 
 
-def _entry(event: Event, offset: int) -> np.void:
-    entry: Entries = np.zeros(1, ENTRY)
+def entry_of(event: Event, offset: int) -> tuple[int, int, int, int, float, int, int]:
+    """What is kept of an event: the fields of `ENTRY`."""
     where = event.context or _NO_CONTEXT
-    entry[0] = (
+    return (
         event.timestamp_ms,
         offset,
         event_key(event.event_id),
         item_key(event.item_id)
         if event.item_id and event.kind != EventType.SEARCH
         else PADDING_KEY,
-        np.nan if event.price is None else event.price,
+        math.nan if event.price is None else event.price,
         pack_context(where.page, where.device, where.country, event.timestamp_ms),
         event.kind,
     )
-    first: np.void = entry[0]
-    return first

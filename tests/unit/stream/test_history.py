@@ -91,6 +91,16 @@ def test_a_list_keeps_the_newest_and_the_others_alone(kind: str) -> None:
     assert set(outcomes) == {Outcome.FOLDED}
 
 
+def test_searches_push_out_no_action() -> None:
+    """The ranker reads the newest 128 actions, however much was searched between them."""
+    searches = [an_event(event_type="search", query="q", at_ms=T0_MS + n) for n in range(1, 200)]
+
+    row, _ = folded([an_event(item_id="kept"), *searches])
+
+    assert row.ranker_input(128).item_keys.tolist() == [item_key("kept")]
+    assert len(row.lists["searches"]) == LIMITS["searches"]
+
+
 def test_what_cannot_be_told_from_an_evicted_event_is_late() -> None:
     """An evicted event delivered again must not be folded a second time."""
     many = [an_event(at_ms=T0_MS + n) for n in range(LIMITS["interactions"] + 1)]

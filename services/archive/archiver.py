@@ -188,6 +188,8 @@ class Archiver:
         for place in partitions:
             place.offset = self._resume_at(consumer, place)
         consumer.assign(partitions)
+        known = consumer.list_topics(self._topic, KAFKA_TIMEOUT_S).topics[self._topic].partitions
+        archive.keep_partition_count(self._directory, len(known))
         self._metrics.set_partitions(len(partitions))
         log.info(
             "partitions_assigned",

@@ -31,6 +31,7 @@ SCHEMA = pa.schema(_FIELDS)
 _PARTITION = "partition"  # in the directory's name and not in the files: pandas refuses both
 _NAME = re.compile(r"(\d{20})-(\d{20})\.parquet")
 _UNFINISHED = ".unfinished"
+_PARTITION_COUNT = "partitions"
 
 
 @dataclass(frozen=True, order=True)
@@ -81,6 +82,25 @@ def append(directory: Path, records: pa.Table) -> Segment | None:
         if not len(records):
             return None
         return _write(directory, records)
+
+
+def record_count(topic_dir: Path) -> int:
+    """How many records the archive of a topic holds; their number is in each file's footer."""
+    return sum(pq.read_metadata(path).num_rows for path in topic_dir.glob("partition=*/*.parquet"))
+
+
+def keep_partition_count(topic_dir: Path, count: int) -> None:
+    """Remember how many partitions the topic has: what decides where a key belonged."""
+    topic_dir.mkdir(parents=True, exist_ok=True)
+    unfinished = topic_dir / f".{os.getpid()}{_UNFINISHED}"
+    unfinished.write_text(str(count))
+    unfinished.rename(topic_dir / _PARTITION_COUNT)
+
+
+def partition_count(topic_dir: Path, default: int) -> int:
+    """How many partitions the topic has, or *default* if no archiver has said."""
+    path = topic_dir / _PARTITION_COUNT
+    return int(path.read_text()) if path.exists() else default
 
 
 def read_archive(

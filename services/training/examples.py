@@ -23,18 +23,24 @@ class Sequences:
 
     tokens: Tokens  # (N,)
     rows: NDArray[np.int64]  # (N,) ascending: whose token
+    fresh: NDArray[np.bool_]  # (N,) whether it may be a target: it came when all before was known
     first_types: NDArray[np.int64]  # (N,) code of the run's first event
     times_ms: NDArray[np.int64]  # (N,) of the run's first event
 
 
-def sequences(log: EventLog, indices: NDArray[np.int64]) -> Sequences:
+def sequences(
+    log: EventLog, indices: NDArray[np.int64], fresh: NDArray[np.bool_] | None = None
+) -> Sequences:
     """
     Merge *log* into tokens.
 
     Args:
         indices: ``(V,)`` the 1-based item index of each of the log's items, 0 if it has none.
+        fresh: ``(E,)`` which events may be targets; all by default.
     """
-    log = log.where(indices[log.items] > 0)
+    known = indices[log.items] > 0
+    fresh = np.ones(known.sum(), bool) if fresh is None else fresh[known]
+    log = log.where(known)
     order = np.argsort(log.users, kind="stable")  # by user, and by time within
     users, types, times_ms = log.users[order], log.types[order], log.times_ms[order]
     tokens, rows, first = merge_runs(
@@ -45,7 +51,7 @@ def sequences(log: EventLog, indices: NDArray[np.int64]) -> Sequences:
         price_buckets(log.prices[order]),
         log.contexts[order],
     )
-    return Sequences(tokens, rows, types[first], times_ms[first])
+    return Sequences(tokens, rows, fresh[order][first], types[first], times_ms[first])
 
 
 def target_weights(found: Sequences, options: TrainingOptions) -> NDArray[np.float64]:
@@ -53,6 +59,7 @@ def target_weights(found: Sequences, options: TrainingOptions) -> NDArray[np.flo
     minor = np.isin(found.first_types, MINOR_TARGETS)
     weights = np.where(minor, options.minor_target_weight, 1.0)
     weights[found.first_types == EventType.DISLIKE] = 0  # nothing to recommend
+    weights[~found.fresh] = 0
     weights[found.tokens.gaps > LONGEST_GAP] *= options.next_visit_weight
     newest_ms = found.times_ms.max(initial=0)
     ages_days = (newest_ms - found.times_ms) / 86_400_000

@@ -1,5 +1,6 @@
 """One released version: item keys in, the best items of the whole catalogue out."""
 
+import copy
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -7,10 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
+from torch import Tensor
 
-from .network import Network, Shape, last_tokens, merge_runs
+from .graphs import Graphs
+from .network import EVENT_TYPES, Network, Shape, Tokens, last_tokens, merge_runs
+from .top_k import best_items
+
+SAMPLED_ROWS = 64
+COMPARED_RANKS = 20  # a slate
 
 
 class Answer(NamedTuple):
@@ -33,12 +41,20 @@ class Version:
         self.k = min(k, len(item_keys))
         self.network = network.eval()
         with torch.inference_mode():
-            self.item_vectors = network.item_vectors()
+            # Scored in float32 whatever the network computes in: in bf16 neighbours would tie.
+            self.item_vectors = network.item_vectors().float().contiguous()  # (V, D)
         self.popular = np.argsort(-popularity, kind="stable")[: self.k]  # (K,)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        on_gpu = self.item_vectors.is_cuda
+        self._run = Graphs(self._scored) if on_gpu else self._scored
+        # A graph has one shape; a processor is spared the padding.
+        self._least_tokens = self.network.shape.tokens if on_gpu else 1
 
     @classmethod
     def load(cls, directory: Path, k: int | None = None, device: str = "cpu") -> "Version":
-        """Read a version directory; *k* is its manifest's unless given."""
+        """Read a version directory, to compute in float32; *k* is its manifest's unless given."""
         k = k or json.loads((directory / "manifest.json").read_text())["k"]
         config = json.loads((directory / "config.json").read_text())
         network = Network(Shape(**{field.name: config[field.name] for field in fields(Shape)}))
@@ -46,6 +62,13 @@ class Version:
         network.load_state_dict({name.removeprefix("network."): w for name, w in weights.items()})
         items = load_file(directory / "items.safetensors")
         return cls(network.to(device), items["item_keys"], items["popularity"], k)
+
+    def in_bf16(self) -> "Version":
+        """The same version with a network that computes in bf16; the item table is shared."""
+        other = copy.copy(self)
+        other.network = copy.deepcopy(self.network).to(torch.bfloat16)
+        other._set_up()
+        return other
 
     @torch.inference_mode()
     def rank(
@@ -77,21 +100,45 @@ class Version:
             price_buckets[rows, columns],
             context[rows, columns],
         )
-        users, best, scores = self._score(
-            last_tokens(tokens, token_rows, batch, self.network.shape.tokens)
-        )
-        nobody = np.bincount(token_rows, minlength=batch) == 0  # (B,)
+        used = np.bincount(token_rows, minlength=batch)  # (B,) tokens
+        length = int(used.max().clip(self._least_tokens, self.network.shape.tokens))
+        users, scores, best = self._best(last_tokens(tokens, token_rows, batch, length))
+        nobody = used == 0
         best[nobody], scores[nobody] = self.popular, self.popularity[self.popular]
         users[nobody] = 0
         return Answer(self.item_keys[best], scores, users)
 
-    def _score(self, padded: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    def _best(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """User vectors ``(B, D)``, and scores and places of their best items ``(B, K)``."""
         device = self.item_vectors.device
-        tensors = tuple(torch.from_numpy(values).to(device) for values in padded)
-        users = self.network(tensors, last_only=True)[:, -1]  # (B, D)
-        scores, best = self.network.scores(users, self.item_vectors).topk(self.k)  # (B, K)
-        return (
-            users.float().cpu().numpy(),
-            best.cpu().numpy(),
-            scores.float().cpu().numpy(),
-        )
+        tensors = tuple(torch.from_numpy(values).to(device) for values in tokens)
+        users, scores, best = self._run(tensors)
+        return users.cpu().numpy(), scores.cpu().numpy(), best.cpu().numpy()
+
+    def _scored(self, tokens: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        reading = self.network(tokens, last_only=True)
+        users = F.normalize(reading.users[:, -1].float(), dim=-1)
+        scale = self.network.shape.logit_scale
+        copies = reading.copies[:, -1].float() / scale  # (B, T)
+        scores, best = best_items(users, self.item_vectors, self.k, (tokens[0] - 1, copies))
+        return users, scores * scale, best
+
+
+def sampled_inputs(version: Version, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """What `Version.rank` takes: histories of every length over the version's own items."""
+    rng = np.random.default_rng(seed)
+    shape = (SAMPLED_ROWS, version.network.shape.tokens)
+    keys = rng.choice(version.item_keys, shape)
+    keys[np.arange(shape[1]) < rng.integers(0, shape[1], (SAMPLED_ROWS, 1))] = 0
+    ages_s = np.sort(rng.exponential(3600, shape), axis=1)[:, ::-1].astype(np.float32)
+    types = rng.integers(1, EVENT_TYPES, shape).astype(np.int32)
+    unknown = np.zeros(shape, np.int32)
+    return keys, types, ages_s, unknown, unknown
+
+
+def overlap(one: Answer, other: Answer) -> float:
+    """The share of the first ranks' items that both have; 0 if a score is no number."""
+    if not (np.isfinite(one.scores).all() and np.isfinite(other.scores).all()):
+        return 0.0
+    pairs = zip(one.item_keys[:, :COMPARED_RANKS], other.item_keys[:, :COMPARED_RANKS], strict=True)
+    return float(np.mean([np.isin(mine, theirs).mean() for mine, theirs in pairs]))

@@ -19,7 +19,7 @@ from services.models.versions import FORMAT, MANIFEST, sha256
 from services.training.options import TrainingOptions
 from services.training.pipeline import Trained, as_metrics
 
-CODE = ("model.py", "serving.py", "network.py", "pretrained.py")
+CODE = ("model.py", "serving.py", "top_k.py", "graphs.py", "network.py", "pretrained.py")
 POPULAR = 200
 GOLDEN_RANKS = 20
 
@@ -31,8 +31,8 @@ input [
   {{ name: "item_keys" data_type: TYPE_INT64 dims: [ -1 ] }},
   {{ name: "event_types" data_type: TYPE_INT32 dims: [ -1 ] }},
   {{ name: "ages_s" data_type: TYPE_FP32 dims: [ -1 ] }},
-  {{ name: "price_buckets" data_type: TYPE_INT32 dims: [ -1 ] }},
-  {{ name: "context" data_type: TYPE_INT32 dims: [ -1 ] }}
+  {{ name: "price_buckets" data_type: TYPE_INT32 dims: [ -1 ] optional: true }},
+  {{ name: "context" data_type: TYPE_INT32 dims: [ -1 ] optional: true }}
 ]
 output [
   {{ name: "item_keys" data_type: TYPE_INT64 dims: [ {k} ] }},

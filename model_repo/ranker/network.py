@@ -32,6 +32,7 @@ class Shape:
     tokens: int = 50  # runs of one item that it looks back on
     dropout: float = 0.2
     logit_scale: float = 14.0  # cosines are divided by a temperature of 0.07
+    copy_heads: int = 4  # what they add to the scores of the history's own items; 0 is nothing
 
 
 class Tokens(NamedTuple):
@@ -110,8 +111,20 @@ def last_tokens(tokens: Tokens, rows: np.ndarray, batch: int, length: int) -> To
     return Tokens(*padded)
 
 
+class Reading(NamedTuple):
+    """What the network makes of a history, after each of its Q last tokens."""
+
+    users: Tensor  # (B, Q, D) of length 1
+    copies: Tensor  # (B, Q, T) what each token adds to the score of its own item
+
+
 class Network(nn.Module):
-    """A causal pre-norm Transformer; a score is the cosine of user and item, times a scale."""
+    """
+    A causal pre-norm Transformer.
+
+    A score is the cosine of user and item, times a scale, and for an item of the history what
+    `Copying` adds to it.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -129,17 +142,18 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=shape.dim**-0.5)
+        self.copying = Copying(shape) if shape.copy_heads else None
 
-    def forward(self, tokens: tuple[Tensor, ...], last_only: bool = False) -> Tensor:
+    def forward(self, tokens: tuple[Tensor, ...], last_only: bool = False) -> Reading:
         """
-        User vectors of length 1, after each token.
+        Read a history.
 
         Args:
             tokens: The fields of `Tokens`, ``(B, T)`` int64 each.
             last_only: Compute only the newest position, all that serving needs.
 
         Returns:
-            ``(B, T, D)``, or ``(B, 1, D)``. Where a row is all padding the vector means nothing.
+            For Q = T tokens, or for Q = 1. Where a row is all padding its vector means nothing.
         """
         items, type_sets, last_types, gaps, dwells, price_buckets, contexts = tokens
         bits = (type_sets.unsqueeze(-1) >> torch.arange(EVENT_TYPES, device=items.device)) & 1
@@ -149,11 +163,16 @@ class Network(nn.Module):
         for part, bits in zip(self.context, CONTEXT_BITS, strict=True):
             x = x + part(contexts & ((1 << bits) - 1))
             contexts = contexts >> bits
-        x = self.dropout(x)  # (B, T, D)
+        x = inputs = self.dropout(x)  # (B, T, D)
         mask = _visible(items)
         for number, block in enumerate(self.blocks, start=1):
             x = block(x, mask, last_only and number == len(self.blocks))
-        return F.normalize(self.norm(x), dim=-1)
+        x = self.norm(x)  # (B, Q, D)
+        if self.copying is None:
+            copies = x.new_zeros(*x.shape[:2], items.shape[1])
+        else:
+            copies = self.copying(x, inputs, items)
+        return Reading(F.normalize(x, dim=-1), copies)
 
     def item_vectors(self) -> Tensor:
         """``(V, D)``, each of length 1; row i is item index i + 1."""
@@ -162,6 +181,11 @@ class Network(nn.Module):
     def scores(self, users: Tensor, items: Tensor) -> Tensor:
         """``(..., V)`` scores of ``(..., D)`` users on ``(V, D)`` items, both of length 1."""
         return self.shape.logit_scale * users @ items.T
+
+
+def add_copies(scores: Tensor, copies: Tensor, items: Tensor) -> Tensor:
+    """*scores* ``(M, V)`` plus the *copies* ``(M, T)`` of the histories' *items* ``(M, T)``."""
+    return scores.scatter_add(1, (items - 1).clamp(min=0), copies.to(scores.dtype))
 
 
 class Block(nn.Module):
@@ -194,22 +218,82 @@ class Block(nn.Module):
         bias = self._bias(length, asking.shape[1]).masked_fill(~visible, float("-inf"))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         x = x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
-        gate, up = self.gate_up(self.before_mlp(x)).chunk(2, dim=-1)
+        # Two products, not the halves of one: each is contiguous, and silu four times as fast.
+        normed = self.before_mlp(x)
+        gate, up = (F.linear(normed, weight) for weight in self.gate_up.weight.chunk(2))
         return x + self.dropout(self.down(F.silu(gate) * up))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _bias(self, keys: int, queries: int) -> Tensor:
-        at = torch.arange(keys, device=self.distance_bias.device)
-        distance = (at[-queries:, None] - at[None, :]).clamp(min=0)  # (Q, K)
+        distance = _distances(queries, keys, self.distance_bias.device)
         return self.distance_bias[:, distance].unsqueeze(0)  # (1, H, Q, K)
 
 
-def _visible(items: Tensor) -> Tensor:
-    """``(B, 1, T, T)``: a token sees itself and the real ones before it."""
+class Copying(nn.Module):
+    """
+    Attention over the history whose weights go straight to the scores of the items in it.
+
+    What a shopper comes back to, and what follows what they did before, is in their own history;
+    a sum of value vectors blurs it. A head may also push an item down: the lines of an order come
+    once each. Weights are sigmoids, not a softmax: what speaks for one item says nothing against
+    the next. After the copy mode of CopyNet (Gu et al., ACL 2016) and RepeatNet (Ren et al.,
+    AAAI 2019).
+    """
+
+    DIM = 32  # of a head
+    GAIN = 4.0  # brings the gains to the scale of the scores
+    QUIET = -1.0  # at first a token speaks up for its item more seldom than not
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads = shape.copy_heads
+        self.norm = nn.LayerNorm(shape.dim)
+        self.query = nn.Linear(shape.dim, self.heads * self.DIM, bias=False)
+        # A token and the one before it: "what came after the item that I see now".
+        self.key = nn.Linear(2 * shape.dim, self.heads * self.DIM, bias=False)
+        self.distance_bias = nn.Parameter(torch.zeros(self.heads, shape.tokens))
+        self.gain = nn.Linear(shape.dim, self.heads)
+        nn.init.normal_(self.query.weight, std=shape.dim**-0.5)
+        nn.init.normal_(self.key.weight, std=(2 * shape.dim) ** -0.5)
+        nn.init.zeros_(self.gain.weight)
+        with torch.no_grad():  # some heads push up from the start, some down
+            self.gain.bias.copy_(torch.linspace(0.5, -0.25, self.heads))
+
+    def forward(self, x: Tensor, inputs: Tensor, items: Tensor) -> Tensor:
+        """``(B, Q, D)`` after the last block and ``(B, T, D)`` before the first: ``(B, Q, T)``."""
+        # What lies before a first token must not depend on the padding.
+        inputs = inputs.masked_fill((items == 0).unsqueeze(-1), 0)
+        # Nothing is before a first token, however far its row is padded.
+        before = F.pad(inputs * (items != 0).unsqueeze(-1), (0, 0, 1, 0))[:, :-1]
+        key = self._split(self.key(torch.cat([self.norm(inputs), before], dim=-1)))
+        query = self._split(self.query(x))
+        distance = _distances(query.shape[2], key.shape[2], x.device)  # (Q, T)
+        logits = query @ key.transpose(-1, -2) / self.DIM**0.5 + self.distance_bias[:, distance]
+        weights = torch.sigmoid(logits + self.QUIET)  # (B, H, Q, T)
+        gains = self.GAIN * self.gain(x).transpose(1, 2).unsqueeze(-1)  # (B, H, Q, 1)
+        seen = _causal(items)[:, -x.shape[1] :]
+        return (weights * gains).sum(1).masked_fill(~seen, 0)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _distances(queries: int, keys: int, device: torch.device) -> Tensor:
+    """``(Q, K)``: how far back each key lies from each of the last Q places; 0 for later ones."""
+    at = torch.arange(keys, device=device)
+    return (at[keys - queries :, None] - at[None, :]).clamp(min=0)
+
+
+def _causal(items: Tensor) -> Tensor:
+    """``(B, T, T)``: a token sees itself and what is before it, but no padding."""
     length = items.shape[1]
     causal = torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
-    seen = causal & (items != 0)[:, None, :]  # (B, T, T)
-    # Padding sees itself: a row of the softmax with nothing in it would be NaN.
-    return (seen | torch.eye(length, dtype=torch.bool, device=items.device)).unsqueeze(1)
+    return causal & (items != 0)[:, None, :]
+
+
+def _visible(items: Tensor) -> Tensor:
+    """``(B, 1, T, T)``: as `_causal`, and each token sees itself, or NaN would come of padding."""
+    itself = torch.eye(items.shape[1], dtype=torch.bool, device=items.device)
+    return (_causal(items) | itself).unsqueeze(1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from .network import Network, Shape
+from .network import Network, Reading, Shape
 
 
 class RankerConfig(PretrainedConfig):
@@ -39,7 +39,7 @@ class RankerModel(PreTrainedModel):
     def _init_weights(self, module: torch.nn.Module) -> None:
         """Nothing: the network initialises itself."""
 
-    def forward(self, tokens: tuple[Tensor, ...], last_only: bool = False) -> Tensor:
-        """User vectors; see `Network.forward`."""
-        vectors: Tensor = self.network(tokens, last_only)
-        return vectors
+    def forward(self, tokens: tuple[Tensor, ...], last_only: bool = False) -> Reading:
+        """See `Network.forward`."""
+        reading: Reading = self.network(tokens, last_only)
+        return reading

@@ -15,6 +15,7 @@ class TrainingOptions:
     layers: int = 2
     heads: int = 2
     tokens: int = 50  # runs of one item that the network looks back on
+    copy_heads: int = 4  # that raise or lower items of the history itself; 0 where none repeat
     history_length: int = 100  # events asked of the worker: they merge into the tokens
     k: int = 200
     dropout: float = 0.1

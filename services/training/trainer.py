@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from model_repo.ranker.network import Network, Shape
 from services.training import distributed
 from services.training.checkpoints import Checkpoint
 from services.training.examples import Batch, Examples, batches
+from services.training.losses import weighted_loss
 from services.training.options import TrainingOptions
 
 WARM_UP = 0.05  # share of the steps
@@ -33,6 +32,7 @@ def new_network(items: int, options: TrainingOptions) -> Network:
             heads=options.heads,
             tokens=options.tokens,
             dropout=options.dropout,
+            copy_heads=options.copy_heads,
         )
     )
 
@@ -223,48 +223,13 @@ def _learn(run: Run, batch: Batch, options: TrainingOptions) -> None:
     if mine.weights.any():
         device = next(run.network.parameters()).device
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bf16"):
-            loss, _ = step(run.network, mine.tokens, mine.targets, mine.weights, options)
+            loss = weighted_loss(run.network, mine, options)
         (loss / whole).backward()  # type: ignore[no-untyped-call]
         run.loss += loss.item()
     distributed.add_gradients(run.network)
     torch.nn.utils.clip_grad_norm_(run.network.parameters(), 1.0)
     run.optimizer.step()
     run.mass += whole
-
-
-def step(
-    network: Network,
-    tokens: tuple[NDArray[np.int64], ...],
-    targets: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    options: TrainingOptions,
-) -> tuple[Tensor, float]:
-    """The summed weighted loss of one batch, and the sum of its weights."""
-    device = next(network.parameters()).device
-    users = network(tuple(torch.from_numpy(values).to(device) for values in tokens))  # (B, T, D)
-    chosen = torch.from_numpy(weights > 0).to(device)
-    users, weight = users[chosen], torch.from_numpy(weights).to(device)[chosen]  # (M, D), (M,)
-    target = torch.from_numpy(targets).to(device)[chosen] - 1  # (M,) rows of the item vectors
-    items = network.item_vectors()
-    if len(items) <= options.full_softmax_below:
-        losses = F.cross_entropy(network.scores(users, items), target, reduction="none")
-    else:
-        losses = _sampled_losses(network, users, items, target, options.negatives)
-    return (losses * weight).sum(), float(weight.sum())
-
-
-def _sampled_losses(
-    network: Network, users: Tensor, items: Tensor, target: Tensor, negatives: int
-) -> Tensor:
-    drawn = torch.randint(
-        len(items), (negatives,), device=items.device
-    )  # shared by the whole batch
-    others = network.scores(users, items[drawn])  # (M, N)
-    # A negative that is the target itself would be pushed away and pulled at once.
-    others = others.masked_fill(drawn[None, :] == target[:, None], float("-inf"))
-    own = network.shape.logit_scale * (users * items[target]).sum(-1, keepdim=True)  # (M, 1)
-    logits = torch.cat([own, others], dim=1)
-    return F.cross_entropy(logits, torch.zeros_like(target), reduction="none")
 
 
 def _schedule(share: float) -> float:

@@ -1,0 +1,85 @@
+"""What a network is trained on: cross-entropy of the next item, over all items or over a sample."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model_repo.ranker.network import Network, Reading, add_copies
+from services.training.examples import Batch
+from services.training.options import TrainingOptions
+
+
+def weighted_loss(network: Network, batch: Batch, options: TrainingOptions) -> Tensor:
+    """The weighted loss of *batch* in nats, summed over its targets."""
+    device = next(network.parameters()).device
+    tokens = tuple(torch.from_numpy(values).to(device) for values in batch.tokens)
+    weights = torch.from_numpy(batch.weights).to(device)
+    targets = torch.from_numpy(batch.targets).to(device)
+    chosen = weights > 0  # (B, T), M of them
+    reading, items = network(tokens), network.item_vectors()
+    if len(items) <= options.full_softmax_below:
+        losses = _full_losses(network, reading, tokens[0], items, targets, chosen)
+    else:
+        losses = _sampled_losses(
+            network, reading, tokens[0], items, targets, chosen, options.negatives
+        )
+    return (losses * weights[chosen]).sum()
+
+
+def _full_losses(
+    network: Network,
+    reading: Reading,
+    history: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    chosen: Tensor,
+) -> Tensor:
+    """``(M,)`` losses over the whole catalogue."""
+    scores = network.scores(reading.users[chosen], items)  # (M, V)
+    if network.copying is not None:
+        scores = add_copies(scores, reading.copies[chosen], _histories(history)[chosen])
+    return F.cross_entropy(scores, targets[chosen] - 1, reduction="none")
+
+
+def _sampled_losses(
+    network: Network,
+    reading: Reading,
+    history: Tensor,
+    items: Tensor,
+    targets: Tensor,
+    chosen: Tensor,
+    negatives: int,
+) -> Tensor:
+    """``(M,)`` losses over the target, uniform negatives shared by the batch, and the history."""
+    users, target = reading.users[chosen], targets[chosen] - 1  # (M, D), (M,)
+    drawn = torch.randint(len(items), (negatives,), device=items.device)
+    others = network.scores(users, items[drawn])  # (M, N)
+    # A negative that is the target itself would be pushed away and pulled at once.
+    others = others.masked_fill(drawn[None, :] == target[:, None], float("-inf"))
+    own = network.shape.logit_scale * (users * items[target]).sum(-1, keepdim=True)  # (M, 1)
+    logits = [own, others]
+    if network.copying is not None:
+        is_target = _histories(history)[chosen] == target[:, None] + 1  # (M, T)
+        copied = (reading.copies[chosen] * is_target).sum(-1, keepdim=True)
+        of_history = _history_scores(network, reading, history, items)[chosen]
+        logits = [own + copied, others, of_history.masked_fill(is_target, float("-inf"))]
+    return F.cross_entropy(torch.cat(logits, dim=1), torch.zeros_like(target), reduction="none")
+
+
+def _histories(history: Tensor) -> Tensor:
+    """``(B, T)`` to ``(B, T, T)``: the same row for each of its places."""
+    return history[:, None, :].expand(-1, history.shape[1], -1)
+
+
+def _history_scores(network: Network, reading: Reading, history: Tensor, items: Tensor) -> Tensor:
+    """``(B, T, T)`` scores of the items that each place looks back on, each item once."""
+    length = history.shape[1]
+    vectors = F.embedding((history - 1).clamp(min=0), items)  # (B, T, D)
+    same = history[:, :, None] == history[:, None, :]  # (B, T, T)
+    scores = network.shape.logit_scale * reading.users @ vectors.transpose(1, 2)
+    scores = scores + reading.copies @ same.to(reading.copies.dtype)
+    at = torch.arange(length, device=history.device)
+    later = same & (at[None, :] > at[:, None])
+    again = torch.where(later, at, length).amin(-1)  # (B, T) where the item comes next
+    newest = (at[None, :] <= at[:, None]) & (again[:, None, :] > at[None, :, None])
+    return scores.masked_fill(~newest | (history == 0)[:, None, :], float("-inf"))

@@ -1,0 +1,76 @@
+"""The loss over a sample against the one over the whole catalogue, and against hand-made sums."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from model_repo.ranker.network import Network, Shape, Tokens
+from services.training.examples import Batch
+from services.training.losses import _history_scores, weighted_loss
+from services.training.options import TrainingOptions
+
+ITEMS = 12
+OPTIONS = TrainingOptions(negatives=4000)
+
+
+def a_network(copy_heads: int) -> Network:
+    torch.manual_seed(5)
+    shape = Shape(
+        items=ITEMS, dim=16, layers=1, heads=2, tokens=6, dropout=0, copy_heads=copy_heads
+    )
+    return Network(shape).eval()
+
+
+def a_batch() -> Batch:
+    items = np.array([[3, 5, 3, 7], [2, 9, 0, 0]], np.int64)
+    targets = np.array([[5, 3, 7, 11], [9, 2, 0, 0]], np.int64)
+    weights = np.array([[0, 1, 1, 0.5], [1, 0.2, 0, 0]], np.float32)
+    return Batch(Tokens(items, *[np.zeros_like(items)] * 6), targets, weights)
+
+
+def test_weights_count_and_what_weighs_nothing_does_not():
+    """A dislike is seen, never predicted."""
+    network, batch = a_network(0).requires_grad_(False), a_batch()
+    alone = sum(
+        weighted_loss(network, replace(batch, weights=np.where(one, batch.weights, 0)), OPTIONS)
+        for one in np.eye(8, dtype=bool).reshape(8, 2, 4)[[1, 2, 3, 4, 5]]
+    )
+
+    assert float(weighted_loss(network, batch, OPTIONS)) == pytest.approx(float(alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("copy_heads", [0, 2])
+def test_a_large_sample_prefers_what_the_whole_catalogue_prefers(copy_heads: int):
+    """Sampling must not move the optimum: the loss falls where the full loss falls."""
+    network, batch = a_network(copy_heads), a_batch()
+    sampled = replace(OPTIONS, full_softmax_below=0)
+    full_gradient, sampled_gradient = (
+        torch.autograd.grad(weighted_loss(network, batch, options), network.items.weight)[0]
+        for options in (OPTIONS, sampled)
+    )
+
+    cosine = torch.cosine_similarity(full_gradient.flatten(), sampled_gradient.flatten(), dim=0)
+    assert cosine > 0.85
+
+
+def test_each_item_of_the_history_is_scored_once_with_all_that_is_added_to_it():
+    """Counted twice, a repeated item would be pushed down twice."""
+    network = a_network(2)
+    history = torch.tensor([[3, 5, 3, 7]])
+    tokens = (history, *[torch.zeros_like(history)] * 6)
+    with torch.no_grad():
+        reading, items = network(tokens), network.item_vectors()
+        scores = _history_scores(network, reading, history, items)[0]  # (T, T)
+
+    seen = torch.isfinite(scores).tolist()
+    assert seen == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [False, True, True, False],  # the newer 3 stands for both
+        [False, True, True, True],
+    ]
+    copies = reading.copies[0, 3]
+    expected = network.scores(reading.users[0, 3], items[2:3]) + copies[0] + copies[2]
+    assert float(scores[3, 2]) == pytest.approx(float(expected), rel=1e-5)

@@ -27,6 +27,7 @@ SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01),
     *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 EVENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -62,12 +63,6 @@ class WorkerMetrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self._ranker_unavailable = Counter(
-            "headrace_ranker_unavailable_total",
-            "Batches that the ranker did not answer, by reason.",
-            ["reason"],
-            registry=registry,
-        )
         self._catalogue_items = Gauge(
             "headrace_catalogue_items", "Items that this worker knows.", registry=registry
         )
@@ -80,15 +75,6 @@ class WorkerMetrics:
             "headrace_items_refused_total",
             "Records of items.v1 that are not items.",
             registry=registry,
-        )
-        self._deployments = Counter(
-            "headrace_deployments_followed_total",
-            "Model versions that this worker switched to.",
-            ["model"],
-            registry=registry,
-        )
-        self._model_version = Gauge(
-            "headrace_model_version", "The version in use.", ["model"], registry=registry
         )
         self._lag = Gauge(
             "headrace_consumer_lag_records",
@@ -106,9 +92,9 @@ class WorkerMetrics:
         """Count events by one of `OUTCOMES`."""
         self._events.labels(outcome).inc(count)
 
-    def count_slates(self, strategy: str, count: int = 1) -> None:
-        """Count published slates."""
-        self._slates.labels(strategy).inc(count)
+    def count_slate(self, strategy: str) -> None:
+        """Count a published slate."""
+        self._slates.labels(strategy).inc()
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Record how long one of `STAGES` took for one micro-batch."""
@@ -122,10 +108,6 @@ class WorkerMetrics:
         """Record one event's way from the broker's timestamp to the acknowledged slate."""
         self._event_to_result.observe(seconds)
 
-    def count_ranker_unavailable(self, reason: str) -> None:
-        """Count a batch without the ranker; *reason* is one of few words, never a message."""
-        self._ranker_unavailable.labels(reason).inc()
-
     def set_catalogue_items(self, items: int) -> None:
         """Say how many items are in the catalogue."""
         self._catalogue_items.set(items)
@@ -138,14 +120,119 @@ class WorkerMetrics:
         """Count two item ids that share a key."""
         self._collisions.inc()
 
-    def follow_deployment(self, model: str, version: str) -> None:
-        """Record that *version*, a decimal number, now serves."""
-        self._deployments.labels(model).inc()
-        self._model_version.labels(model).set(int(version))
-
     def set_lag(self, topic: str, partition: int, records: int) -> None:
         """Say how far behind the end of a partition this worker is."""
         self._lag.labels(topic, str(partition)).set(records)
+
+
+class VersionMetrics:
+    """What a worker counts of each version of the model."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._slates = Counter(
+            "headrace_version_slates_total",
+            "Slates published, by the version that made them.",
+            ["version"],
+            registry=registry,
+        )
+        self._requests = Counter(
+            "headrace_ranker_requests_total",
+            "Micro-batches, or parts of one, that a version was asked to rank.",
+            ["version"],
+            registry=registry,
+        )
+        self._unavailable = Counter(
+            "headrace_ranker_unavailable_total",
+            "Those that it did not answer, by reason.",
+            ["version", "reason"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "headrace_ranker_seconds",
+            "Time in which a version answered.",
+            ["version"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._fallbacks = Counter(
+            "headrace_canary_fallbacks_total",
+            "Requests that a canary failed and the serving version answered.",
+            ["version"],
+            registry=registry,
+        )
+        self._rollbacks = Counter(
+            "headrace_canary_rollbacks_total",
+            "Canaries that this worker has stopped using.",
+            ["version"],
+            registry=registry,
+        )
+        self._overlap = Histogram(
+            "headrace_shadow_overlap",
+            "Share of a user's top 20 that shadow and serving version have in common.",
+            ["version"],
+            buckets=SHARES,
+            registry=registry,
+        )
+        self._correlation = Histogram(
+            "headrace_shadow_correlation",
+            "Spearman's rank correlation of the items that both have ranked.",
+            ["version"],
+            buckets=SHARES,
+            registry=registry,
+        )
+        self._dropped = Counter(
+            "headrace_shadow_dropped_total",
+            "Micro-batches that the shadow was too slow to be asked about.",
+            ["version"],
+            registry=registry,
+        )
+        self._revision = Gauge(
+            "headrace_deployment_revision",
+            "The revision of deployments.v1 that is followed.",
+            ["model"],
+            registry=registry,
+        )
+        self._version = Gauge(
+            "headrace_model_version", "The serving version.", ["model"], registry=registry
+        )
+
+    def count_slate(self, version: str) -> None:
+        """Count a slate that *version* made."""
+        self._slates.labels(version).inc()
+
+    def answered(self, version: str, seconds: float) -> None:
+        """Count an answered request."""
+        self._requests.labels(version).inc()
+        self._seconds.labels(version).observe(seconds)
+
+    def failed(self, version: str, reason: str) -> None:
+        """Count a failed request; *reason* is one of few words, never a message."""
+        self._requests.labels(version).inc()
+        self._unavailable.labels(version, reason).inc()
+
+    def fell_back(self, version: str) -> None:
+        """Count a request that the serving version answered in place of the canary."""
+        self._fallbacks.labels(version).inc()
+
+    def rolled_back(self, version: str) -> None:
+        """Count a canary that was found bad."""
+        self._rollbacks.labels(version).inc()
+
+    def compared(self, version: str, overlaps: list[float], correlations: list[float]) -> None:
+        """Record how near a shadow's answers are, user by user."""
+        for overlap in overlaps:
+            self._overlap.labels(version).observe(overlap)
+        for correlation in correlations:
+            self._correlation.labels(version).observe(correlation)
+
+    def dropped(self, version: str) -> None:
+        """Count a micro-batch that was not compared."""
+        self._dropped.labels(version).inc()
+
+    def follow(self, model: str, version: str, revision: int) -> None:
+        """Record that *version*, a decimal number, serves since *revision*."""
+        self._version.labels(model).set(int(version))
+        self._revision.labels(model).set(revision)
 
 
 class ArchiverMetrics:

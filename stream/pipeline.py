@@ -9,7 +9,7 @@ from stream import topics
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
 from stream.popularity import LiveCounts
-from stream.ranking import Ranker
+from stream.ranking import Answer, Ranker
 from stream.records import Outgoing
 
 
@@ -44,8 +44,24 @@ class Observer(Protocol):
     def observe_batch(self, events: int) -> None: ...
     def observe_event_to_result(self, seconds: float) -> None: ...
     def count_events(self, outcome: str, count: int = 1) -> None: ...
-    def count_slates(self, strategy: str, count: int = 1) -> None: ...
-    def count_ranker_unavailable(self, reason: str) -> None: ...
+    def count_slate(self, strategy: str) -> None: ...
+
+
+class VersionObserver(Protocol):
+    """What the pipeline tells of each version of the model."""
+
+    def answered(self, version: str, seconds: float) -> None: ...
+    def failed(self, version: str, kind: str) -> None: ...
+    def fell_back(self, version: str) -> None: ...
+    def count_slate(self, version: str) -> None: ...
+
+
+class Shadow(Protocol):
+    """Asks a version that serves nobody the same, later, and compares; see `recommend`."""
+
+    def compare(self, answers: Sequence[Answer]) -> None:
+        """Take note of *answers* and return at once."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,9 @@ class Pipeline:
     ranker: Ranker
     publish: Publish
     catalogue: Catalogue
-    deployment: Callable[[], Deployment | None]  # the model version in use now
+    deployment: Callable[[], Deployment | None]  # the model's state now
+    versions: VersionObserver
+    shadow: Shadow
     live: LiveCounts
     rules: Rules
     observe: Observer

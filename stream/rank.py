@@ -1,46 +1,105 @@
-"""Stage 4, rank: one call for the whole micro-batch, and what to do when there is no answer."""
+"""Stage 4, rank: who is ranked by which version, and what to do when there is no answer."""
 
-from collections.abc import Iterator
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from time import perf_counter
 
 import structlog
 
+from stream.deployments import Deployment
 from stream.fold import Folded
 from stream.keys import PADDING_KEY
 from stream.pipeline import Pipeline
-from stream.ranking import NO_RANKING, Candidate, Ranked, RankerUnavailable, Ranking
+from stream.ranking import (
+    NO_RANKING,
+    Answer,
+    Candidate,
+    RankerInput,
+    RankerUnavailable,
+    Ranking,
+)
 from stream.recommendation import ModelVersion
 
 log = structlog.get_logger()
 
+Histories = Mapping[str, RankerInput]  # by user
+
 
 async def rank(pipeline: Pipeline, folded: Folded) -> Ranking:
-    """Rank the catalogue for every user who wants a slate and has a history."""
-    deployment, rules = pipeline.deployment(), pipeline.rules
-    inputs = {
-        user: folded.rows[user].ranker_input(rules.history_length) for user in folded.wanting_slates
-    }
-    known = {user: history for user, history in inputs.items() if len(history.item_keys)}
-    if deployment is None or not known:
+    """
+    Rank the catalogue for every user who wants a slate and has a history.
+
+    The users of a canary's share are asked of that version, all others of the serving one, both
+    at once. Whom the canary fails, the serving version ranks.
+    """
+    deployment = pipeline.deployment()
+    groups = _by_version(pipeline, deployment, folded) if deployment is not None else {}
+    if deployment is None or not groups:
         return NO_RANKING
+    asked = [
+        _ask_or_fall_back(pipeline, deployment, version, histories)
+        for version, histories in groups.items()
+    ]
+    answers = [answer for answer in await asyncio.gather(*asked) if answer is not None]
+    return Ranking(
+        candidates={user: found for answer in answers for user, found in _candidates(answer)},
+        models={
+            user: ModelVersion(name=deployment.model, version=answer.version)
+            for answer in answers
+            for user in answer.histories
+        },
+        answers=answers,
+    )
+
+
+def _by_version(
+    pipeline: Pipeline, deployment: Deployment, folded: Folded
+) -> Mapping[str, Histories]:
+    groups: defaultdict[str, dict[str, RankerInput]] = defaultdict(dict)
+    for user in folded.wanting_slates:
+        history = folded.rows[user].ranker_input(pipeline.rules.history_length)
+        if len(history.item_keys):
+            groups[deployment.version_for(user)][user] = history
+    return groups
+
+
+async def _ask_or_fall_back(
+    pipeline: Pipeline, deployment: Deployment, version: str, histories: Histories
+) -> Answer | None:
+    answer = await _ask(pipeline, version, histories)
+    if answer is not None or version == deployment.version:
+        return answer
+    answer = await _ask(pipeline, deployment.version, histories)
+    if answer is not None:  # then it was the canary's own fault, and not Triton's
+        pipeline.versions.fell_back(version)
+    return answer
+
+
+async def _ask(pipeline: Pipeline, version: str, histories: Histories) -> Answer | None:
+    started = perf_counter()
     try:
         ranked = await pipeline.ranker.rank(
-            list(known.values()),
-            version=deployment.version,
-            deadline_s=rules.ranker_deadline_s,
+            list(histories.values()),
+            version=version,
+            deadline_s=pipeline.rules.ranker_deadline_s,
         )
     except RankerUnavailable as error:
-        # The message begins with one of few words, which is what a metric's label may be.
-        pipeline.observe.count_ranker_unavailable(str(error).partition(":")[0])
-        log.warning("ranker_unavailable", reason=str(error), users=len(known))
-        return NO_RANKING
-    model = ModelVersion(name=deployment.model, version=deployment.version)
-    return Ranking(dict(zip(known, _candidates(ranked), strict=True)), model)
+        pipeline.versions.failed(version, error.kind)
+        log.warning("ranker_unavailable", version=version, reason=str(error), users=len(histories))
+        return None
+    pipeline.versions.answered(version, perf_counter() - started)
+    return Answer(version, histories, ranked)
 
 
-def _candidates(ranked: Ranked) -> Iterator[list[Candidate]]:
-    for keys, scores in zip(ranked.item_keys.tolist(), ranked.scores.tolist(), strict=True):
-        yield [
-            (key, score, "ranker")
-            for key, score in zip(keys, scores, strict=True)
-            if key != PADDING_KEY
-        ]
+def _candidates(answer: Answer) -> Iterator[tuple[str, list[Candidate]]]:
+    rows = zip(answer.ranked.item_keys.tolist(), answer.ranked.scores.tolist(), strict=True)
+    for user, (keys, scores) in zip(answer.histories, rows, strict=True):
+        yield (
+            user,
+            [
+                (key, score, "ranker")
+                for key, score in zip(keys, scores, strict=True)
+                if key != PADDING_KEY
+            ],
+        )

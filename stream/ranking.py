@@ -11,7 +11,16 @@ from stream.recommendation import ModelVersion
 
 
 class RankerUnavailable(Exception):
-    """No answer in time, or none that can be used. The slate comes from the live sources."""
+    """
+    No answer in time, or none that can be used. The slate comes from the live sources.
+
+    The message begins with its kind and a colon.
+    """
+
+    @property
+    def kind(self) -> str:
+        """One of few words, so that a metric may count by it."""
+        return str(self).partition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +46,24 @@ Candidate = tuple[int, float, str]  # item key, score, source
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What one version answered about some users of a micro-batch."""
+
+    version: str
+    histories: Mapping[str, RankerInput]  # by user, in the order of the rows of `ranked`
+    ranked: Ranked
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
-    """The ranker's candidates by user, and the version that made them; empty when none did."""
+    """Of each user that was ranked: the candidates, and the version that made them."""
 
     candidates: Mapping[str, list[Candidate]]
-    model: ModelVersion | None
+    models: Mapping[str, ModelVersion]
+    answers: Sequence[Answer]
 
 
-NO_RANKING = Ranking({}, None)
+NO_RANKING = Ranking({}, {}, ())
 
 
 class Ranker(Protocol):

@@ -55,6 +55,7 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
         await pipeline.publish([*(slate.outgoing() for slate in slates), *_moved(pipeline, folded)])
     with stage("mark"):
         await pipeline.store.write_marks({p: m.to_bytes() for p, m in folded.marks.items()})
+    pipeline.shadow.compare(ranking.answers)  # the slates are out: nobody waits for it
     _tell(pipeline, folded, slates)
     return {record.partition: record.offset + 1 for record in records}
 
@@ -87,7 +88,9 @@ def _tell(pipeline: Pipeline, folded: Folded, slates: Sequence[Slate]) -> None:
             observe.count_events(outcome.name.lower(), count)
     now_s = pipeline.now().timestamp()
     for slate in slates:
-        observe.count_slates(slate.recommendation.strategy)
+        observe.count_slate(slate.recommendation.strategy)
+        if model := slate.recommendation.model:
+            pipeline.versions.count_slate(model.version)
         observe.observe_event_to_result(max(now_s - slate.trigger.timestamp_ms / 1000, 0.0))
 
 

@@ -80,7 +80,7 @@ def _make_slate(
         state=state,
         trigger=Trigger(kind="event", event_id=newest.event.event_id),
         strategy="ranker" if by_ranker else "popular",
-        model=ranking.model if by_ranker else None,
+        model=ranking.models.get(user_id) if by_ranker else None,
         items=items,
     )
     return Slate(recommendation, newest.record)

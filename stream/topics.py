@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 KIB = 1024
-DAY_MS = 24 * 60 * 60 * 1000
+HOUR_MS = 60 * 60 * 1000
+DAY_MS = 24 * HOUR_MS
 
 EVENTS = "events.v1"
 ITEMS = "items.v1"
 RECOMMENDATIONS = "recommendations.v1"
 SIGNALS = "signals.v1"
 DEPLOYMENTS = "deployments.v1"
+REPORTS = "reports.v1"
 TRACE = "trace.v1"
 EVENTS_DLQ = "events.v1.dlq"
 
@@ -28,10 +30,13 @@ class Topic:
     retention_ms: int = -1
     compacted: bool = False
     log_append_time: bool = False
+    segment_bytes: int | None = None  # Kafka deletes whole ones; None: as the broker has it
 
     def config(self) -> dict[str, str]:
         """The topic-level Kafka configuration."""
+        segments = {"segment.bytes": str(self.segment_bytes)} if self.segment_bytes else {}
         return {
+            **segments,
             "cleanup.policy": "compact" if self.compacted else "delete",
             "retention.ms": str(self.retention_ms),
             "max.message.bytes": str(self.max_record_bytes),
@@ -60,6 +65,15 @@ TOPICS = {
             compacted=True,
         ),
         Topic(DEPLOYMENTS, key="model name", written_by="CLI", partitions=1, compacted=True),
+        # Only the newest ones are ever read.
+        Topic(
+            REPORTS,
+            key="worker",
+            written_by="worker",
+            partitions=1,
+            retention_ms=HOUR_MS,
+            segment_bytes=16 * 1024 * KIB,
+        ),
         # A letter holds what was refused and why, so it must be larger than any event.
         Topic(
             EVENTS_DLQ,

@@ -1,5 +1,6 @@
 """Stand-ins that keep state, for tests of the pure pipeline. Real servers: tests/integration."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from stream.deployments import Deployment
 from stream.keys import item_key
 from stream.pipeline import Pipeline, Rules
 from stream.popularity import LiveCounts
-from stream.ranking import Ranked, RankerInput, RankerUnavailable
+from stream.ranking import Answer, Ranked, RankerInput, RankerUnavailable
 from stream.records import Outgoing
 from tests.builders import an_item
 
@@ -65,17 +66,18 @@ class FakeBroker:
 
 
 class FakeRanker:
-    """Ranks a fixed list of items for everyone, or does not answer."""
+    """Ranks a fixed list of items for everyone, or does not answer; so may a version alone."""
 
     def __init__(self, *item_ids: str) -> None:
         self.item_ids = item_ids
         self.down = False
+        self.broken: set[str] = set()  # versions
         self.asked: list[RankerInput] = []
 
     async def rank(
         self, inputs: Sequence[RankerInput], *, version: str, deadline_s: float
     ) -> Ranked:
-        if self.down:
+        if self.down or version in self.broken:
             raise RankerUnavailable("down: test")
         self.asked.extend(inputs)
         keys = np.array([[item_key(i) for i in self.item_ids] + [0]] * len(inputs), np.int64)
@@ -89,20 +91,54 @@ class FakeObserver:
     def __init__(self) -> None:
         self.events: dict[str, int] = {}
         self.slates: dict[str, int] = {}
-        self.unavailable: list[str] = []
 
     def count_events(self, outcome: str, count: int = 1) -> None:
         self.events[outcome] = self.events.get(outcome, 0) + count
 
-    def count_slates(self, strategy: str, count: int = 1) -> None:
-        self.slates[strategy] = self.slates.get(strategy, 0) + count
-
-    def count_ranker_unavailable(self, reason: str) -> None:
-        self.unavailable.append(reason)
+    def count_slate(self, strategy: str) -> None:
+        self.slates[strategy] = self.slates.get(strategy, 0) + 1
 
     def observe_stage(self, stage: str, seconds: float) -> None: ...
     def observe_batch(self, events: int) -> None: ...
     def observe_event_to_result(self, seconds: float) -> None: ...
+
+
+class FakeVersions:
+    """Counts what became of each version's requests, and its slates."""
+
+    def __init__(self) -> None:
+        self.answers: Counter[str] = Counter()
+        self.failures: Counter[tuple[str, str]] = Counter()
+        self.fallbacks: Counter[str] = Counter()
+        self.slates: Counter[str] = Counter()
+
+    def answered(self, version: str, seconds: float) -> None:
+        self.answers[version] += 1
+
+    def failed(self, version: str, kind: str) -> None:
+        self.failures[version, kind] += 1
+
+    def fell_back(self, version: str) -> None:
+        self.fallbacks[version] += 1
+
+    def count_slate(self, version: str) -> None:
+        self.slates[version] += 1
+
+
+class FakeShadow:
+    """Keeps what it was told to compare."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer] = []
+
+    def compare(self, answers: Sequence[Answer]) -> None:
+        self.answers.extend(answers)
+
+
+def a_deployment(**parts: Any) -> Deployment:
+    """The state of a model whose version 1 serves."""
+    defaults = {"model": "ranker", "revision": 1, "changed_at": NOW, "reason": "a test"}
+    return Deployment(**{**defaults, "version": "1", "popular": ("coat", "hat"), **parts})
 
 
 def a_pipeline(**parts: Any) -> Pipeline:
@@ -110,13 +146,15 @@ def a_pipeline(**parts: Any) -> Pipeline:
     catalogue = Catalogue()
     for item_id in ("hat", "shoes", "scarf", "coat"):
         catalogue.put(an_item(item_id))
-    deployment = Deployment(model="ranker", version="1", deployed_at=NOW, popular=("coat", "hat"))
+    deployment = a_deployment()
     defaults: dict[str, Any] = {
         "store": FakeStore(),
         "ranker": FakeRanker("shoes", "scarf", "hat", "coat"),
         "publish": FakeBroker(),
         "catalogue": catalogue,
         "deployment": lambda: deployment,
+        "versions": FakeVersions(),
+        "shadow": FakeShadow(),
         "live": LiveCounts(),
         "rules": Rules(slate_size=3),
         "observe": FakeObserver(),

@@ -17,6 +17,7 @@ from stream.deployments import Deployment
 from stream.events import Event
 from stream.items import Item
 from stream.recommendation import Recommendation
+from stream.reports import WorkerReport
 
 DESCRIPTION = """\
 A shop writes events and items; for every event it finds the user's refreshed slate on
@@ -39,7 +40,13 @@ _CHANNELS: dict[str, tuple[type[BaseModel] | None, Literal["receive", "send"], s
     topics.DEPLOYMENTS: (
         Deployment,
         "receive",
-        "Which version of a model serves; `headrace model deploy` writes it.",
+        "Which version of a model serves whom; `headrace model` writes it, and so does a worker "
+        "that stops a canary. A record whose revision is not newer than one seen is void.",
+    ),
+    topics.REPORTS: (
+        WorkerReport,
+        "send",
+        "What each worker sees of each version; `headrace model status` reads the newest.",
     ),
     topics.EVENTS_DLQ: (
         None,

@@ -1,15 +1,14 @@
-"""Triton's models from outside: load, unload and configure them, and ask one for proof."""
+"""Triton's models from outside: load and unload them, and ask one for proof."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tritonclient.grpc.aio as triton
-from google.protobuf import json_format, text_format
 from numpy.typing import NDArray
-from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
+from services.models.config import as_json
 from services.models.triton import connect, infer, read_contract, unavailable
 from stream.ranking import Ranked
 
@@ -22,7 +21,9 @@ async def load(address: str, model: str, *, config: str | None = None, timeout_s
     configuration that differs from the last one.
 
     Args:
-        config: A JSON model configuration to use in place of the repository's.
+        config: A JSON model configuration to use in place of the repository's. Versions in it that
+            are loaded already, with the same files and otherwise the same configuration, are left
+            alone: their processes go on.
 
     Raises:
         RankerUnavailable: If Triton cannot, with its reason. What was loaded goes on serving.
@@ -53,39 +54,7 @@ async def _marked_config(
         return None  # the repository's own
     answer = await client.get_model_config(model, client_timeout=timeout_s)
     answer.config.parameters["loaded_again_at_ns"].string_value = str(time.time_ns())
-    return _as_json(answer.config)
-
-
-def configure(pbtxt: str, versions: Sequence[str], *, device: str) -> tuple[str, str]:
-    """
-    A version's `config.pbtxt`, made to load exactly *versions* on *device* (``cpu``, ``gpu``).
-
-    Returns:
-        The configuration as JSON, which `load` takes, and as text, which the repository keeps.
-
-    Raises:
-        ValueError: If *pbtxt* is not a model configuration.
-    """
-    try:
-        config = text_format.Parse(pbtxt, model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise ValueError(f"config.pbtxt: {error}") from error
-    config.version_policy.specific.versions[:] = [int(version) for version in versions]
-    kind = model_config_pb2.ModelInstanceGroup.Kind.Value(f"KIND_{device.upper()}")
-    del config.instance_group[:]
-    config.instance_group.add(kind=kind, count=1)
-    return _as_json(config), text_format.MessageToString(config)
-
-
-def configured_versions(pbtxt: str) -> tuple[str, ...]:
-    """The versions that a repository's `config.pbtxt` has Triton load, the serving one last."""
-    config = text_format.Parse(pbtxt, model_config_pb2.ModelConfig())
-    return tuple(str(version) for version in config.version_policy.specific.versions)
-
-
-def _as_json(config: model_config_pb2.ModelConfig) -> str:
-    text: str = json_format.MessageToJson(config, preserving_proto_field_name=True)
-    return text
+    return as_json(answer.config)
 
 
 async def ready_versions(address: str, model: str, *, timeout_s: float = 5.0) -> tuple[str, ...]:
@@ -117,6 +86,25 @@ async def answers(
     timeout_s: float,
 ) -> Ranked:
     """Ask *version* once, for a probe: readiness lies. Raises `RankerUnavailable`."""
+    asked = timed_answers(address, model, version, tensors, times=1, timeout_s=timeout_s)
+    return (await asked)[0][0]
+
+
+async def timed_answers(
+    address: str,
+    model: str,
+    version: str,
+    tensors: Mapping[str, NDArray[Any]],
+    *,
+    times: int,
+    timeout_s: float,
+) -> list[tuple[Ranked, float]]:
+    """Ask *version* one time after the other; the answers, and how many seconds each took."""
+    answered = []
     async with connect(address) as client:
         contract = await read_contract(client, model, version, timeout_s)
-        return await infer(client, model, version, contract, tensors, timeout_s)
+        for _ in range(times):
+            began_s = time.perf_counter()
+            answer = await infer(client, model, version, contract, tensors, timeout_s)
+            answered.append((answer, time.perf_counter() - began_s))
+    return answered

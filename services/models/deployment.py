@@ -1,262 +1,160 @@
-"""Bringing a version into service, and back out: the new one beside the old, proved, then named."""
+"""
+The steps of a version's life: deploy, shadow, canary, promote, rollback, retire.
 
-import asyncio
-import contextlib
-import fcntl
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+Each proves what it brings in, has Triton load it beside what serves, and only then tells the
+workers. Whatever goes wrong before that, all stays as it was.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 from services.errors import CommandFailed
-from services.kafka.publishing import NotDelivered, Publisher
-from services.models import control
-from services.models.versions import (
-    MANIFEST,
-    BadVersion,
-    Manifest,
-    disagreement,
-    read_manifest,
-    verify,
-)
-from stream.deployments import Deployment
-from stream.ranking import RankerUnavailable
-from stream.topics import DEPLOYMENTS, with_prefix
+from services.models import repository
+from services.models.change import changing, now
+from services.models.proof import Limits
+from services.models.serving import Serving
+from services.models.versions import BadVersion
+from stream.deployments import Canary, Deployment
 
-CONFIG = "config.pbtxt"
-LOAD_TIMEOUT_S = 90.0
-PROBE_TIMEOUT_S = 10.0
+POPULAR = 200
+LIMITS = Limits()
 
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Serving:
-    """Where models are deployed."""
-
-    repository: Path  # of the one model: it holds config.pbtxt and the version directories
-    triton_address: str
-    kafka_servers: str
-    prefix: str
-    device: str = "cpu"
-
-    @property
-    def model(self) -> str:
-        """The model's name in Triton."""
-        return self.repository.name
-
-    @property
-    def config(self) -> Path:
-        """What Triton loads at its start."""
-        return self.repository / CONFIG
-
-
-def deploy(directory: Path, serving: Serving, *, say: Say) -> str:
+def deploy(source: Path | str, serving: Serving, *, say: Say, limits: Limits = LIMITS) -> str:
     """
-    Serve the version in *directory*, and tell the workers.
-
-    The one that serves now stays loaded and goes on answering, whatever happens here.
+    Serve *source*, a version directory or the number of a version, to everybody.
 
     Returns:
         The version's number.
 
     Raises:
-        BadVersion: If it is incomplete, cannot be loaded, or answers wrongly.
+        BadVersion: If it is refused; what served goes on serving.
         CommandFailed: If Triton or Kafka cannot be reached.
     """
-    manifest = verify(directory)
-    if manifest.model != serving.model:
-        raise BadVersion(f"{directory} is a {manifest.model!r}, not a {serving.model!r}.")
-    say(f"{directory} is complete ({manifest.vocabulary_size:,} items).")
-    with _locked(serving.repository), _publisher(serving) as publisher:
-        loaded = asyncio.run(_loaded(serving))
-        version = _next_version(serving.repository, loaded)
-        _copy(directory, serving.repository / version, manifest)
-        try:
-            _prove(serving, version, manifest)
-        except BadVersion:
-            shutil.rmtree(_writable(serving.repository / version))
-            _restore(serving)
-            raise
-        say(f"Triton answers as version {version} was released to.")
-        announce(publisher, serving, version, manifest)
+    with changing(serving) as change:
+        version, manifest = change.bring_in(str(source), limits, say)
+        popular = manifest.popular[:POPULAR]
+        reason = f"version {version} was deployed"
+        if change.state is None:
+            first = Deployment(
+                model=serving.model,
+                revision=1,
+                changed_at=now(),
+                reason=reason,
+                version=version,
+                popular=popular,
+            )
+            change.announce(first)
+        else:
+            change.announce(change.state.serve(version, popular, now=now(), reason=reason))
     return version
 
 
-def use(version: str, serving: Serving) -> None:
+def shadow(source: Path | str, serving: Serving, *, say: Say, limits: Limits = LIMITS) -> str:
+    """Have *source* asked what the serving version is asked, unseen. Raises as `deploy` does."""
+    with changing(serving) as change:
+        state = change.require_state()
+        _require_idle(state, str(source))
+        version, _ = change.bring_in(str(source), limits, say)
+        reason = f"version {version} became the shadow"
+        change.announce(state.compare_with(version, now=now(), reason=reason))
+    return version
+
+
+def canary(
+    source: Path | str, share: int, serving: Serving, *, say: Say, limits: Limits = LIMITS
+) -> str:
+    """Have *source* serve *share* of 10,000 users, or change its share. Raises as `deploy` does."""
+    with changing(serving) as change:
+        state = change.require_state()
+        if source == state.version:
+            raise CommandFailed(f"version {source} serves everybody: it cannot be the canary.")
+        version, _ = change.bring_in(str(source), limits, say)
+        reason = f"version {version} became the canary of {share / 100:g}% of the users"
+        trial = Canary(version=version, share=share)
+        change.announce(state.try_on(trial, now=now(), reason=reason))
+    return version
+
+
+def promote(serving: Serving, version: str | None, *, say: Say) -> str:
     """
-    Go back (or forward) to a version that is in the repository already.
+    Serve *version* to everybody; None is the canary, or else the shadow.
+
+    Returns:
+        The version's number.
 
     Raises:
-        BadVersion: If there is none, or it no longer answers as it was released to.
-        CommandFailed: If Triton or Kafka cannot be reached.
+        BadVersion: If it does not answer any more as it was released to.
+        CommandFailed: If there is none, or Triton or Kafka cannot be reached.
     """
-    with _locked(serving.repository), _publisher(serving) as publisher:
-        if not version.isdecimal():
-            raise BadVersion(
-                f"{version!r} is no version: they are numbers; see headrace model list."
+    with changing(serving) as change:
+        state = change.require_state()
+        chosen = version or (state.canary.version if state.canary else state.shadow)
+        if chosen is None:
+            raise CommandFailed("there is no canary and no shadow: name a version to promote.")
+        if chosen == state.version:
+            raise CommandFailed(f"version {chosen} serves already.")
+        manifest = change.load(chosen, LIMITS, say)
+        reason = f"version {chosen} was promoted"
+        popular = manifest.popular[:POPULAR]
+        change.announce(state.serve(chosen, popular, now=now(), reason=reason))
+    return chosen
+
+
+def rollback(serving: Serving, *, say: Say) -> str:
+    """
+    Take back the last step: stop the canary or, where there is none, serve the previous version.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        BadVersion: If the previous version does not answer any more as it was released to.
+        CommandFailed: If there is nothing to take back, or Triton or Kafka cannot be reached.
+    """
+    with changing(serving) as change:
+        state = change.require_state()
+        if state.canary is not None:
+            stopped = state.canary.version
+            reason = f"canary {stopped} was stopped"
+            change.announce(state.try_on(None, now=now(), reason=reason))
+            return f"Canary {stopped} is stopped; version {state.version} serves everybody."
+        if state.previous is None:
+            raise CommandFailed(
+                "there is no canary, and no previous version to go back to. `headrace model "
+                "promote VERSION` serves any version of `headrace model list`."
             )
-        manifest = verify(serving.repository / version)
-        asyncio.run(_loaded(serving))
-        try:
-            _prove(serving, version, manifest)
-        except BadVersion:
-            _restore(serving)
-            raise
-        announce(publisher, serving, version, manifest)
+        manifest = change.load(state.previous, LIMITS, say)
+        reason = f"version {state.version} was rolled back"
+        change.announce(state.go_back(manifest.popular[:POPULAR], now=now(), reason=reason))
+        return f"Version {state.previous} serves again."
 
 
-def announce(publisher: Publisher, serving: Serving, version: str, manifest: Manifest) -> None:
-    """Tell every worker that *version* serves. Raises `CommandFailed`, and how to go on."""
-    deployment = Deployment(
-        model=serving.model,
-        version=version,
-        deployed_at=datetime.now(UTC),
-        popular=manifest.popular[:200],
-    )
-    topic = with_prefix(serving.prefix, DEPLOYMENTS)
-    try:
-        publisher.send(topic, serving.model.encode(), deployment.model_dump_json().encode())
-        publisher.flush()
-    except NotDelivered as error:
-        raise CommandFailed(
-            f"{error.message} Version {version} is loaded, but the workers have not been told. "
-            f"Once Kafka is back: headrace model use {version}"
-        ) from error
+def retire(version: str, serving: Serving) -> None:
+    """
+    Take *version* out of every part but serving, unload it, and delete all but its manifest.
+
+    Raises:
+        BadVersion: If it is not there.
+        CommandFailed: If it serves, or Triton or Kafka cannot be reached.
+    """
+    with changing(serving) as change:
+        directory = serving.repository / version
+        if not version.isdecimal() or not repository.is_whole(directory):
+            raise BadVersion(f"there is no version {version}; see `headrace model list`.")
+        state = change.state
+        if state is not None and version == state.version:
+            raise CommandFailed(f"version {version} serves: promote another one, or roll back.")
+        if state is not None and version in state.versions:
+            reason = f"version {version} was retired"
+            change.announce(state.without(version, now=now(), reason=reason))
+        else:
+            change.tidy()
+        repository.retire_version(directory)
 
 
-def versions(serving: Serving) -> list[tuple[str, Manifest]]:
-    """Every version in the repository, oldest first."""
-    found = (path for path in serving.repository.glob("*") if (path / MANIFEST).is_file())
-    numbered = sorted((path.name for path in found if path.name.isdecimal()), key=int)
-    return [(name, read_manifest(serving.repository / name)) for name in numbered]
-
-
-def configured(serving: Serving) -> tuple[str, ...]:
-    """The versions that Triton is to have loaded, the serving one last."""
-    if not serving.config.exists():
-        return ()
-    return control.configured_versions(serving.config.read_text())
-
-
-def _prove(serving: Serving, version: str, manifest: Manifest) -> None:
-    """Load *version* beside the one that serves, and make it the configured one if it is right."""
-    before = configured(serving)
-    wanted = [one for one in before[-1:] if one != version] + [version]
-    pbtxt = (serving.repository / version / CONFIG).read_text()
-    try:
-        as_json, as_text = control.configure(pbtxt, wanted, device=serving.device)
-        asyncio.run(_load_and_ask(serving, version, manifest, as_json))
-    except ValueError as error:
-        raise _refused(version, str(error), before) from error
-    except RankerUnavailable as error:
-        raise _refused(version, str(error), before) from error
-    _write(serving.config, as_text)
-
-
-async def _load_and_ask(serving: Serving, version: str, manifest: Manifest, config: str) -> None:
-    address, model = serving.triton_address, serving.model
-    await control.load(address, model, config=config, timeout_s=LOAD_TIMEOUT_S)
-    # Triton passes over a directory that it does not see, and reports success.
-    if version not in await control.ready_versions(address, model):
-        raise RankerUnavailable(
-            f"refused: Triton has not loaded it. Is {serving.repository} in its model repository?"
-        )
-    answer = await control.answers(
-        address, model, version, manifest.golden_inputs, timeout_s=PROBE_TIMEOUT_S
-    )
-    if problem := disagreement(manifest, answer):
-        raise RankerUnavailable(f"malformed: {problem}")
-
-
-def _refused(version: str, reason: str, before: tuple[str, ...]) -> BadVersion:
-    keeps = f"Version {before[-1]} keeps serving." if before else "No version serves."
-    first_line = reason.splitlines()[0]
-    return BadVersion(f"version {version} is refused: {first_line} {keeps}")
-
-
-def _restore(serving: Serving) -> None:
-    """Have Triton forget a version that was refused."""
-    # Should Triton have gone meanwhile, it reads the configuration at its next start.
-    with contextlib.suppress(RankerUnavailable):
-        asyncio.run(_load_configured(serving))
-
-
-async def _load_configured(serving: Serving) -> None:
-    kept = configured(serving)
-    ready = await control.ready_versions(serving.triton_address, serving.model)
-    if set(ready) == set(kept):
-        return  # the load itself failed, and that changes nothing
-    if not kept:
-        await control.unload(serving.triton_address, serving.model, timeout_s=PROBE_TIMEOUT_S)
-        return
-    as_json, _ = control.configure(serving.config.read_text(), kept, device=serving.device)
-    await control.load(
-        serving.triton_address, serving.model, config=as_json, timeout_s=LOAD_TIMEOUT_S
-    )
-
-
-async def _loaded(serving: Serving) -> tuple[str, ...]:
-    try:
-        return await control.ready_versions(serving.triton_address, serving.model)
-    except RankerUnavailable as error:
-        raise CommandFailed(
-            f"no Triton at {serving.triton_address} ({error}). "
-            "Start `headrace up`, or set HEADRACE_TRITON_ADDRESS."
-        ) from error
-
-
-def _next_version(repository: Path, loaded: tuple[str, ...]) -> str:
-    present = [path.name for path in repository.iterdir() if path.name.isdecimal()]
-    return str(max((int(name) for name in (*present, *loaded)), default=0) + 1)
-
-
-def _copy(source: Path, target: Path, manifest: Manifest) -> None:
-    """Copy what the manifest lists: complete or not at all, and read-only."""
-    unfinished = target.with_name(f".{target.name}.unfinished")
-    if unfinished.exists():
-        shutil.rmtree(_writable(unfinished))
-    unfinished.mkdir(parents=True)
-    for name in (*manifest.sha256, MANIFEST):
-        shutil.copyfile(source / name, unfinished / name)
-        with (unfinished / name).open("rb") as file:
-            os.fsync(file.fileno())
-        (unfinished / name).chmod(0o444)
-    unfinished.rename(target)
-    target.chmod(0o555)
-
-
-def _writable(directory: Path) -> Path:
-    directory.chmod(0o755)
-    return directory
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
-
-
-@contextlib.contextmanager
-def _publisher(serving: Serving) -> Iterator[Publisher]:
-    """A publisher whose topic is known to be there, before anything is changed."""
-    with Publisher(serving.kafka_servers) as publisher:
-        publisher.cluster_id(with_prefix(serving.prefix, DEPLOYMENTS))
-        yield publisher
-
-
-@contextlib.contextmanager
-def _locked(repository: Path) -> Iterator[None]:
-    """One deployment at a time. Raises `CommandFailed` if another is under way."""
-    repository.mkdir(parents=True, exist_ok=True)
-    with (repository / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CommandFailed(f"another deployment into {repository} is under way.") from error
-        yield
+def _require_idle(state: Deployment, version: str) -> None:
+    if role := state.role_of(version):
+        raise CommandFailed(f"version {version} has a part already: {role}.")

@@ -59,7 +59,7 @@ class TritonRanker:
         self._model = model_name
         self._client: triton.InferenceServerClient | None = None
         self._contracts: dict[str, Contract] = {}
-        self._probing: asyncio.Task[None] | None = None
+        self._probing: dict[str, asyncio.Task[None]] = {}  # by version
 
     async def rank(
         self, inputs: Sequence[RankerInput], *, version: str, deadline_s: float
@@ -67,13 +67,13 @@ class TritonRanker:
         """
         Rank the whole catalogue of *version* for each user.
 
-        After a timeout the calls fail at once, until a probe in the background has had an
+        After a timeout the version's calls fail at once, until a probe in the background has had an
         answer: a hung server must not cost every micro-batch its whole deadline.
 
         Raises:
             RankerUnavailable: If the answer is late, missing or malformed.
         """
-        if self._probing is not None and not self._probing.done():
+        if version in self._probing and not self._probing[version].done():
             raise RankerUnavailable("late: no answer lately; probing until there is one")
         try:
             async with asyncio.timeout(deadline_s):
@@ -96,8 +96,8 @@ class TritonRanker:
 
     async def close(self) -> None:
         """Give the connection back."""
-        if self._probing is not None:
-            self._probing.cancel()
+        for probing in self._probing.values():
+            probing.cancel()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -117,10 +117,9 @@ class TritonRanker:
         ]
         if len(parts) == 1:
             return parts[0]
-        empty = Ranked(np.zeros((0, contract.k), np.int64), np.zeros((0, contract.k), np.float32))
         return Ranked(
-            np.concatenate([part.item_keys for part in [empty, *parts]]),
-            np.concatenate([part.scores for part in [empty, *parts]]),
+            np.concatenate([part.item_keys for part in parts]),
+            np.concatenate([part.scores for part in parts]),
         )
 
     def _connected(self) -> triton.InferenceServerClient:
@@ -130,7 +129,7 @@ class TritonRanker:
         return self._client
 
     def _suspect(self, version: str) -> None:
-        self._probing = asyncio.create_task(self._probe_until_answered(version))
+        self._probing[version] = asyncio.create_task(self._probe_until_answered(version))
 
     async def _probe_until_answered(self, version: str) -> None:
         while True:
@@ -182,6 +181,8 @@ async def infer(
     requested = [triton.InferRequestedOutput(name) for name in ("item_keys", "scores")]
     sent = []
     for name in contract.inputs:
+        if name not in tensors:
+            continue  # optional, or Triton says so
         tensor = triton.InferInput(name, tensors[name].shape, DTYPES[name][0])
         sent.append(tensor.set_data_from_numpy(tensors[name]))
     try:

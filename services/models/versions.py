@@ -12,17 +12,21 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from services.errors import CommandFailed
+from services.models import config
 from services.models.triton import DTYPES
 from stream.keys import PADDING_KEY
 from stream.ranking import Ranked
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-NEEDED = ("config.pbtxt", "items.safetensors", "model.py", "model.safetensors")
+NEEDED = ("config.pbtxt", "items.safetensors", "model.py")
+COMPANION = "item_tower"  # the one directory that a version may hold: a model released with it
 # They may run code when they are read.
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz")
-SCORE_TOLERANCE = 1e-2  # of scores between -14 and 14: processors round differently
-SAME_ITEMS = 0.9  # of the golden ranks; neighbours with near equal scores may swap
+PICKLE_OPENING = range(2, 6)  # the protocol, after the byte 0x80
+ZIP_OPENING = b"PK\x03\x04"  # torch.save writes a zip of pickles
+SCORE_TOLERANCE = 0.2  # of scores between -14 and 14: recorded in float32, served in bf16
+SAME_ITEMS = 0.9  # of the golden batch's slates; neighbours with near equal scores may swap
 
 
 class BadVersion(CommandFailed):
@@ -69,7 +73,9 @@ def read_manifest(directory: Path) -> Manifest:
             metrics=dict(raw["metrics"]),
             sha256={str(name): str(digest) for name, digest in raw["sha256"].items()},
             golden_inputs={
-                name: np.array(golden[name], dtype) for name, (_, dtype) in DTYPES.items()
+                name: np.array(golden[name], dtype)
+                for name, (_, dtype) in DTYPES.items()
+                if name in golden
             },
             golden_answer=Ranked(
                 np.array(golden["expected"]["item_keys"], np.int64),
@@ -91,17 +97,65 @@ def verify(directory: Path) -> Manifest:
     if missing := [name for name in NEEDED if name not in manifest.sha256]:
         raise BadVersion(f"{directory}: the manifest does not list {missing[0]}.")
     for name, digest in manifest.sha256.items():
-        if Path(name).name != name or Path(name).suffix in PICKLES:
-            raise BadVersion(
-                f"{directory}: {name!r} may not be in a version (no pickle, no paths)."
-            )
-        path = directory / name
-        if path.is_symlink() or not path.is_file():
-            raise BadVersion(f"{directory}: {name} is missing.")
-        if sha256(path) != digest:
-            raise BadVersion(f"{directory}: {name} is not what was released (its SHA-256 differs).")
+        if problem := _problem_of(directory, name, digest):
+            raise BadVersion(f"{directory}: {name} {problem}.")
     _check_items(directory / "items.safetensors", manifest)
+    if problem := _golden_problem(manifest):
+        raise BadVersion(f"{directory}: the golden batch {problem}.")
+    try:
+        problem = config.breach(config.parse((directory / "config.pbtxt").read_text()))
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        raise BadVersion(f"{directory}: config.pbtxt: {problem}.")
     return manifest
+
+
+def _problem_of(directory: Path, name: str, digest: str) -> str | None:
+    path = directory / name
+    if Path(name).parts not in ((path.name,), (COMPANION, path.name)):
+        return f"may not be in a version: only {COMPANION}/ may be a directory"
+    if path.suffix in PICKLES:
+        return "may not be in a version: reading a pickle runs its code"
+    if path.is_symlink() or path.parent.is_symlink() or not path.is_file():
+        return "is missing"
+    if sha256(path) != digest:
+        return "is not what was released (its SHA-256 differs)"
+    if path.suffix == ".safetensors":
+        return _safetensors_problem(path)
+    with path.open("rb") as file:
+        opening = file.read(len(ZIP_OPENING))
+    is_pickle = len(opening) > 1 and opening[0] == 0x80 and opening[1] in PICKLE_OPENING
+    return "is a pickle under another name" if is_pickle or opening == ZIP_OPENING else None
+
+
+def _safetensors_problem(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="numpy"):
+            return None
+    except SafetensorError as error:
+        return f"cannot be read: {error}"
+
+
+def _golden_problem(manifest: Manifest) -> str | None:
+    """The batch is what a version is proved by, so it must be able to prove something."""
+    keys, expected = manifest.golden_inputs.get("item_keys"), manifest.golden_answer
+    if keys is None or keys.ndim != 2 or not keys.size:
+        return "has no item_keys of (rows, length)"
+    if unlike := [name for name, t in manifest.golden_inputs.items() if t.shape != keys.shape]:
+        return f"has {unlike[0]} of another shape than item_keys"
+    if expected.scores.shape != expected.item_keys.shape or len(expected.scores) != len(keys):
+        return "does not expect one row of items and scores for each of its own"
+    return nonsense(expected)
+
+
+def nonsense(answer: Ranked) -> str | None:
+    """Why nobody can be recommended anything by *answer*; None if it may make sense."""
+    if not np.isfinite(answer.scores).all():
+        return "has scores that are not finite"
+    if answer.scores.shape[1] > 1 and (np.ptp(answer.scores, axis=1) == 0).all():
+        return "has constant scores: all items are alike"
+    return None
 
 
 def _check_items(path: Path, manifest: Manifest) -> None:
@@ -121,6 +175,8 @@ def _check_items(path: Path, manifest: Manifest) -> None:
 
 def disagreement(manifest: Manifest, answer: Ranked) -> str | None:
     """What is wrong with *answer* to the manifest's golden batch; None if nothing is."""
+    if problem := nonsense(answer):
+        return f"the answer to the golden batch {problem}"
     expected = manifest.golden_answer
     ranks = expected.item_keys.shape[1]
     keys, scores = answer.item_keys[:, :ranks], answer.scores[:, :ranks]
@@ -129,7 +185,8 @@ def disagreement(manifest: Manifest, answer: Ranked) -> str | None:
     worst = float(np.abs(scores - expected.scores).max(initial=0))
     if worst > SCORE_TOLERANCE:
         return f"scores of the golden batch differ by up to {worst:.3g}"
-    same = float((keys == expected.item_keys).mean())
+    pairs = zip(keys, expected.item_keys, strict=True)
+    same = float(np.mean([np.isin(mine, theirs).mean() for mine, theirs in pairs]))
     if same < SAME_ITEMS:
         return f"only {same:.0%} of the golden batch's items are as expected"
     return None

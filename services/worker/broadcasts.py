@@ -1,10 +1,9 @@
-"""What every worker knows because it reads all of it: the catalogue, and which model serves."""
+"""What every worker knows because it reads all of it: the catalogue."""
 
 import structlog
 
 from services.telemetry import WorkerMetrics
 from stream.catalogue import Catalogue
-from stream.deployments import Deployment
 from stream.items import InvalidItem, parse_item
 
 log = structlog.get_logger()
@@ -39,29 +38,3 @@ class CatalogueFeed:
         self._catalogue.put(parse_item(value))
         if self._catalogue.collisions > before:
             self._metrics.count_item_key_collision()
-
-
-class DeploymentFeed:
-    """Remembers which version of *model* `deployments.v1` says is to serve."""
-
-    def __init__(self, model: str, metrics: WorkerMetrics) -> None:
-        self._model = model
-        self._metrics = metrics
-        self._current: Deployment | None = None
-
-    def current(self) -> Deployment | None:
-        """The version in use now; None while there is no model."""
-        return self._current
-
-    def take(self, key: bytes, value: bytes | None, partition: int, offset: int) -> None:
-        """Follow one announcement; a null value withdraws the model."""
-        if key.decode(errors="replace") != self._model:
-            return
-        try:
-            self._current = None if value is None else Deployment.model_validate_json(value)
-        except ValueError as error:  # keep what serves
-            log.error("deployment_refused", offset=offset, reason=str(error)[:500])
-            return
-        if self._current is not None:
-            self._metrics.follow_deployment(self._model, self._current.version)
-            log.info("deployment_followed", model=self._model, version=self._current.version)

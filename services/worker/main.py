@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import os
 import signal
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -17,12 +19,23 @@ from services.connection import connect
 from services.errors import CommandFailed
 from services.kafka.batch_publisher import BatchPublisher
 from services.kafka.follow import Follower
+from services.models.state import DeploymentFeed, write_state
 from services.models.triton import TritonRanker
 from services.settings import WorkerSettings
-from services.telemetry import WorkerMetrics, configure_logging, serve_metrics
-from services.worker.broadcasts import CatalogueFeed, DeploymentFeed
+from services.telemetry import (
+    VersionMetrics,
+    WorkerMetrics,
+    configure_logging,
+    serve_metrics,
+)
+from services.worker.broadcasts import CatalogueFeed
+from services.worker.canary import CanaryGuard
+from services.worker.reports import keep_reporting
+from services.worker.scorecards import Scorecards
+from services.worker.shadow import ShadowComparison
 from stream import topics
 from stream.catalogue import Catalogue
+from stream.deployments import Deployment
 from stream.pipeline import Pipeline, Rules
 from stream.popularity import LiveCounts
 from stream.recommend import recommend
@@ -76,14 +89,14 @@ class Rows:
 
 
 async def _run(settings: WorkerSettings) -> None:
-    metrics = WorkerMetrics()
+    metrics, version_metrics = WorkerMetrics(), VersionMetrics()
     serve_metrics(settings.metrics_port, settings.metrics_host)
     store = FeatureRows.open(
         settings.redis_address, settings.feast_registry, settings.feast_project
     )
     _require_redis(store, settings.redis_address)
     catalogue = Catalogue()
-    deployments = DeploymentFeed(settings.model_name, metrics)
+    feed = DeploymentFeed(settings.model_name, partial(_followed, version_metrics))
     with ExitStack() as following:
         followers = [
             following.enter_context(Follower(settings.kafka_servers, topic, on_record))
@@ -92,7 +105,7 @@ async def _run(settings: WorkerSettings) -> None:
                     with_prefix(settings.prefix, topics.ITEMS),
                     CatalogueFeed(catalogue, metrics).take,
                 ),
-                (with_prefix(settings.prefix, topics.DEPLOYMENTS), deployments.take),
+                (with_prefix(settings.prefix, topics.DEPLOYMENTS), feed.take),
             )
         ]
         for follower in followers:
@@ -100,20 +113,56 @@ async def _run(settings: WorkerSettings) -> None:
         log.info("catalogue_read", items=len(catalogue))
         ranker = TritonRanker(settings.triton_address, model_name=settings.model_name)
         publish = BatchPublisher(settings.kafka_servers, prefix=settings.prefix)
+        now = partial(datetime.now, UTC)
+        me = settings.worker_instance_id or f"{socket.gethostname()}-{os.getpid()}"
+        scorecards = Scorecards(version_metrics)
+        deployments = with_prefix(settings.prefix, topics.DEPLOYMENTS)
+        guard = CanaryGuard(
+            feed,
+            scorecards,
+            version_metrics,
+            announce=partial(write_state, settings.kafka_servers, deployments),
+            me=me,
+            now=now,
+        )
+        shadow = ShadowComparison(ranker, guard.current, scorecards)
         pipeline = Pipeline(
             store=Rows(store),
             ranker=ranker,
             publish=publish,
             catalogue=catalogue,
-            deployment=deployments.current,
+            deployment=guard.current,
+            versions=scorecards,
+            shadow=shadow,
             live=LiveCounts(),
             rules=_rules(settings, publish.partitions_of(topics.EVENTS)),
             observe=metrics,
-            now=partial(datetime.now, UTC),
+            now=now,
         )
-        await _consume(settings, pipeline, followers, metrics)
-        await ranker.close()
+        reporting = asyncio.create_task(
+            keep_reporting(feed, scorecards, publish, model=settings.model_name, me=me, now=now)
+        )
+        try:
+            await _consume(settings, pipeline, followers, metrics)
+        finally:
+            reporting.cancel()
+            shadow.close()
+            guard.close()
+            await ranker.close()
     store.close()
+
+
+def _followed(metrics: VersionMetrics, state: Deployment) -> None:
+    metrics.follow(state.model, state.version, state.revision)
+    log.info(
+        "deployment_followed",
+        model=state.model,
+        revision=state.revision,
+        version=state.version,
+        canary=state.canary and state.canary.version,
+        shadow=state.shadow,
+        reason=state.reason,
+    )
 
 
 def _require_redis(store: FeatureRows, address: str) -> None:

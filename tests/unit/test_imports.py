@@ -17,7 +17,11 @@ HOMES = {
     "faust": ("stream/agents.py", "stream/consume.py", "services/worker/main.py"),
     "feast": ("features/",),
     "redis": ("features/",),
-    "tritonclient": ("services/models/triton.py", "services/models/control.py"),
+    "tritonclient": (
+        "services/models/triton.py",
+        "services/models/control.py",
+        "services/models/config.py",
+    ),
     "torch": ("model_repo/", "services/training/"),
     "transformers": ("model_repo/", "services/training/"),
     "pandas": ("features/",),

@@ -3,14 +3,8 @@
 import numpy as np
 import pytest
 
-from services.models.control import configure, configured_versions
 from services.models.triton import _checked, pad
 from stream.ranking import RankerInput, RankerUnavailable
-
-CONFIG = """
-name: "ranker" backend: "python" max_batch_size: 4
-output [ { name: "item_keys" data_type: TYPE_INT64 dims: [ 3 ] } ]
-"""
 
 
 def a_history(*keys: int) -> RankerInput:
@@ -48,18 +42,3 @@ def test_an_answer_that_cannot_be_used_is_no_answer(keys, scores):
     """The slate then comes from the live sources, and says so."""
     with pytest.raises(RankerUnavailable, match="malformed"):
         _checked(keys, scores, rows=2)
-
-
-def test_a_configuration_names_exactly_the_versions_to_load():
-    """Triton's own default would unload the version that serves."""
-    as_json, as_text = configure(CONFIG, ["4", "5"], device="cpu")
-
-    assert configured_versions(as_text) == ("4", "5")
-    assert '"KIND_CPU"' in as_json
-    assert configured_versions(configure(as_text, ["5"], device="gpu")[1]) == ("5",)
-
-
-def test_a_file_that_is_no_configuration_is_refused():
-    """It comes from a version directory, which somebody else has made."""
-    with pytest.raises(ValueError, match=r"config\.pbtxt"):
-        configure("max_batch_size: many", ["1"], device="cpu")

@@ -77,7 +77,7 @@ def test_without_the_ranker_the_slate_is_popular_and_says_so() -> None:
     (slate,) = slates(pipeline)
     assert (slate["strategy"], slate["model"]) == ("popular", None)
     assert shown(slate) == ["coat", "hat"]
-    assert pipeline.observe.unavailable == ["down"]
+    assert pipeline.versions.failures == {("1", "down"): 1}
 
 
 def test_without_a_model_what_others_did_is_popular() -> None:

@@ -1,0 +1,122 @@
+"""The gate that every version passes, whoever brings it: `headrace model verify` is this alone."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from services.errors import CommandFailed
+from services.kafka.follow import Follower
+from services.logs.catalogue_log import ItemReader
+from services.logs.rows import BadRow, format_of, open_rows
+from services.models import control, repository
+from services.models.loading import UNLOAD_TIMEOUT_S, load_and_prove, require_triton
+from services.models.proof import Limits, check_coverage, check_quality
+from services.models.serving import Serving
+from services.models.versions import BadVersion, Manifest, read_manifest, verify
+from stream import topics
+from stream.ranking import RankerUnavailable
+
+CATALOGUE_WITHIN_S = 60.0
+
+Say = Callable[[str], None]
+
+
+def check(directory: Path, serving: Serving, limits: Limits, *, say: Say) -> Manifest:
+    """
+    What can be told of the version in *directory* without running it.
+
+    Args:
+        say: Is told each thing that was found in order, or could not be checked.
+
+    Raises:
+        BadVersion: The first reason to refuse it.
+        CommandFailed: If Kafka cannot be reached.
+    """
+    manifest = verify(directory)
+    if manifest.model != serving.model:
+        raise BadVersion(f"{directory} is a {manifest.model!r}, not a {serving.model!r}.")
+    say("Files: complete, as released, no pickle; config.pbtxt keeps the contract.")
+    items = limits.items or live_items(serving.kafka_servers, serving.topic(topics.ITEMS))
+    if items:
+        share = check_coverage(directory, items, limits)
+        say(f"Vocabulary: {manifest.vocabulary_size:,} items, {share:.0%} of the catalogue's.")
+    else:
+        say("Vocabulary: not compared, as items.v1 is empty; --items FILE names a catalogue.")
+    state = serving.state()
+    if state is not None and (serving.repository / state.version).exists():
+        before = read_manifest(serving.repository / state.version)
+        say(f"Quality: {check_quality(manifest, before, limits)}.")
+    else:
+        say("Quality: not compared, as no version serves.")
+    return manifest
+
+
+def try_out(directory: Path, manifest: Manifest, serving: Serving, limits: Limits) -> float:
+    """
+    Load the version in *directory* on Triton under a name of its own, ask it, and unload it.
+
+    A stranger's code runs in Triton's process for models, never in ours.
+
+    Returns:
+        The median time of the golden batch, in ms.
+
+    Raises:
+        BadVersion: If it cannot be loaded, or answers wrongly or slowly.
+        CommandFailed: If Triton cannot be reached.
+    """
+    scratch = serving.repository.with_name(f"{serving.model}-verify")
+    address = serving.triton_address
+    with repository.locked(scratch):
+        asyncio.run(require_triton(address, scratch.name))
+        repository.remove_version(scratch / "1")
+        repository.copy_version(directory, scratch / "1", manifest)
+        try:
+            return asyncio.run(
+                load_and_prove(
+                    address,
+                    scratch,
+                    ["1"],
+                    "1",
+                    device=serving.device,
+                    manifest=manifest,
+                    limits=limits,
+                )
+            )
+        except RankerUnavailable as error:
+            raise BadVersion(f"{directory} is refused: {first_line(error)}") from error
+        finally:
+            with contextlib.suppress(RankerUnavailable):
+                asyncio.run(control.unload(address, scratch.name, timeout_s=UNLOAD_TIMEOUT_S))
+            repository.remove_version(scratch / "1")
+
+
+def live_items(servers: str, topic: str) -> frozenset[str]:
+    """The item ids in the catalogue now. Raises `CommandFailed` if Kafka cannot be reached."""
+    found: set[str] = set()
+
+    def take(key: bytes, value: bytes | None, partition: int, offset: int) -> None:
+        item_id = key.decode(errors="replace")
+        if value is None:
+            found.discard(item_id)
+        else:
+            found.add(item_id)
+
+    with Follower(servers, topic, take) as follower:
+        follower.start(CATALOGUE_WITHIN_S)
+    return frozenset(found)
+
+
+def items_in(file: Path) -> frozenset[str]:
+    """The item ids of a catalogue file with our own column names. Raises `CommandFailed`."""
+    reader = ItemReader()
+    try:
+        with open_rows(file, format_of(file, None), reader.columns) as log:
+            return frozenset(reader.read(row)[0].item_id for row in log.rows)
+    except BadRow as error:
+        raise CommandFailed(f"{file} is no catalogue: {error}.") from error
+
+
+def first_line(error: Exception) -> str:
+    """An error of Triton's without the traceback that it carries along."""
+    return str(error).splitlines()[0]

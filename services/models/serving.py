@@ -1,0 +1,32 @@
+"""Where a model is deployed: its folder in the repository, its Triton, its topic."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.models.state import read_state
+from stream import topics
+from stream.deployments import Deployment
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where a model is deployed."""
+
+    repository: Path  # of the one model: it holds config.pbtxt and the version directories
+    triton_address: str
+    kafka_servers: str
+    prefix: str
+    device: str = "cpu"
+
+    @property
+    def model(self) -> str:
+        """The model's name on Triton."""
+        return self.repository.name
+
+    def topic(self, name: str) -> str:
+        """The full name of a topic."""
+        return topics.with_prefix(self.prefix, name)
+
+    def state(self) -> Deployment | None:
+        """The model's state now. Raises `CommandFailed` if Kafka cannot be reached."""
+        return read_state(self.kafka_servers, self.topic(topics.DEPLOYMENTS), self.model)

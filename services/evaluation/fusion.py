@@ -1,0 +1,101 @@
+"""Several methods' scores as one: by their ranks, or weighted by what has proved right."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from services.evaluation.queries import NOTHING
+
+RANK_CONSTANT = 5.0  # small: the first places count; 60 is usual for long lists of documents
+DEPTH = 200
+FORGET = 0.995  # of what is known about the weights, with each block of queries
+PRIOR = 20.0  # how firmly the first weights stand, as a precision
+SMALLEST = 1e-7  # a probability; below it methods know nothing that is worth a difference
+
+Array = NDArray[np.float32]
+
+
+def reciprocal_rank_fusion(
+    scores: Sequence[Array], constant: float = RANK_CONSTANT, depth: int = DEPTH
+) -> Array:
+    """
+    The sum of 1 / (constant + rank) over the methods' first *depth* items.
+
+    Cormack et al., Reciprocal Rank Fusion Outperforms Condorcet, SIGIR 2009.
+
+    Args:
+        scores: ``(B, V)`` each.
+    """
+    fused = torch.zeros(scores[0].shape)
+    for one in scores:
+        best = torch.from_numpy(one).topk(min(depth, one.shape[1])).indices  # (B, C)
+        gains = 1 / (constant + 1 + torch.arange(best.shape[1]))
+        fused.scatter_add_(1, best, gains.expand_as(best))
+    return as_numpy(fused)
+
+
+class LogLinear:
+    """
+    ``log p(item) = Σ w_m log p_m(item) + constant``, with weights that go on learning.
+
+    A conditional logit (McFadden, 1974) on the methods' log-probabilities. Each block of answered
+    queries is one Newton step on the likelihood so far, older blocks slowly forgotten; so in the
+    live protocol weights are learnt as counts are, and elsewhere from validation alone.
+    """
+
+    def __init__(self, methods: int) -> None:
+        self.weights = np.full(methods, 1 / methods)
+        self._information = PRIOR * np.eye(methods)
+
+    def fuse(self, log_probabilities: Sequence[Array]) -> Array:
+        """``(B, V)`` from as many as there are methods, ``(B, V)`` each."""
+        fused = np.zeros_like(log_probabilities[0])
+        for weight, one in zip(self.weights, log_probabilities, strict=True):
+            fused += np.float32(weight) * one
+        return fused
+
+    def learn(
+        self,
+        log_probabilities: Sequence[Array],
+        right: NDArray[np.int64],
+        hidden: NDArray[np.int64],
+    ) -> None:
+        """
+        One step towards what would have foretold *right*.
+
+        Args:
+            log_probabilities: ``(B, V)`` each.
+            right: ``(B,)`` items.
+            hidden: ``(B, H)`` items that cannot be next, -1 pads.
+        """
+        fused = self.fuse(log_probabilities)
+        rows, columns = np.nonzero(hidden != NOTHING)
+        fused[rows, hidden[rows, columns]] = -np.inf
+        chances = as_numpy(torch.from_numpy(fused).softmax(dim=-1))
+        weighted = [chances * one for one in log_probabilities]  # M times (B, V)
+        expected = np.stack([one.sum(axis=1) for one in weighted], axis=1)  # (B, M)
+        every = np.arange(len(right))
+        got = np.stack([one[every, right] for one in log_probabilities], axis=1)  # (B, M)
+        square = [[np.vdot(a, b) for b in log_probabilities] for a in weighted]
+        spread = np.array(square, np.float64) - expected.T @ expected
+        self._information = FORGET * self._information + spread
+        step = np.linalg.solve(self._information, (got - expected).sum(axis=0))
+        self.weights = self.weights + step
+
+
+def log_softmax(logits: Array) -> Array:
+    """``(B, V)`` logits to log-probabilities."""
+    return as_numpy(torch.from_numpy(logits).log_softmax(dim=-1))
+
+
+def log_shares(shares: Array) -> Array:
+    """``(B, V)`` logarithms of what is a probability, or nearly."""
+    return np.log(np.maximum(shares, np.float32(SMALLEST)))
+
+
+def as_numpy(values: torch.Tensor) -> Array:
+    """The same numbers."""
+    found: Array = values.numpy()
+    return found

@@ -1,0 +1,106 @@
+"""A protocol's outcome: rows of figures, as JSON and for tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.evaluation.bootstrap import intervals
+from services.evaluation.judging import Judged
+from services.evaluation.lists import Shop, of_lists
+from services.evaluation.metrics import CUTOFFS, means, per_target_of
+from services.evaluation.queries import NOTHING, Queries
+
+Row = dict[str, Any]
+WITH_INTERVAL = ("hr@10", "hr@20", "ndcg@10", "mrr@20")
+HISTORIES = {"cold": (0, 2), "short": (3, 9), "long": (10, 1 << 60)}  # distinct items known
+
+
+@dataclass
+class Outcome:
+    """
+    What a protocol found.
+
+    Attributes:
+        rows: One a method: ``{"method": …, "targets": …, "hr@10": …, "hr@10_low": …, …}``.
+        splits: The same for parts of the targets, by the part's name.
+        about: What was judged: numbers of users, items and events, dates, notes.
+    """
+
+    protocol: str
+    rows: list[Row]
+    splits: dict[str, list[Row]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that ``--json`` writes."""
+        return {
+            "protocol": self.protocol,
+            "about": self.about,
+            "rows": self.rows,
+            "splits": self.splits,
+        }
+
+
+def rows(
+    judged: Mapping[str, Judged],
+    queries: Queries,
+    cutoffs: tuple[int, ...] = CUTOFFS,
+) -> list[Row]:
+    """One row a method, accuracy with bootstrap intervals."""
+    right = (queries.right != NOTHING).sum(axis=1)
+    return [
+        {"method": name, **_accuracy(one, queries.users, right, cutoffs)}
+        for name, one in judged.items()
+    ]
+
+
+def add_list_metrics(
+    table: Sequence[Row],
+    judged: Mapping[str, Judged],
+    shop: Shop,
+    histories: NDArray[np.int64],
+    cutoffs: tuple[int, ...] = (10, 20),
+) -> None:
+    """Add what slates are like beside being right to the rows of *judged*'s methods."""
+    for row in table:
+        for k in cutoffs:
+            row.update(of_lists(judged[row["method"]].lists, shop, histories, k))
+
+
+def segments(
+    queries: Queries, histories: NDArray[np.int64], in_head: NDArray[np.bool_]
+) -> dict[str, NDArray[np.bool_]]:
+    """
+    Which targets are of whom and of what: masks ``(Q,)`` by name.
+
+    Args:
+        histories: ``(Q, L)`` items known of each user, -1 pads.
+    """
+    ordered = np.sort(histories, axis=1)
+    new = np.diff(ordered, axis=1, prepend=NOTHING) != 0
+    distinct = (new & (ordered != NOTHING)).sum(axis=1)
+    found = {
+        f"{name} history": (distinct >= low) & (distinct <= high)
+        for name, (low, high) in HISTORIES.items()
+    }
+    if queries.right.shape[1] == 1:
+        head = in_head[queries.right[:, 0]]
+        found |= {"head items": head, "tail items": ~head}
+    return {name: chosen for name, chosen in found.items() if chosen.any()}
+
+
+def _accuracy(
+    judged: Judged,
+    users: NDArray[np.int64],
+    right: NDArray[np.int64],
+    cutoffs: tuple[int, ...],
+) -> Row:
+    metrics = per_target_of(judged.ranks, right, cutoffs)
+    found: Row = {"targets": len(users), **means(metrics)}
+    ends = intervals({name: metrics[name] for name in WITH_INTERVAL if name in metrics}, users)
+    for name, (low, high) in ends.items():
+        found |= {f"{name}_low": low, f"{name}_high": high}
+    return found

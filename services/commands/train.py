@@ -1,7 +1,8 @@
 """``headrace train``: from an event log to a version of the ranker."""
 
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +18,17 @@ from services.commands.parameters import Moment
 from services.connection import connect
 from services.errors import CommandFailed
 from services.logs.columns import Column, column_of, parse_mapping
+from services.logs.rows import format_of, open_rows
 from services.settings import Settings
+from services.training import distributed
+from services.training.unfinished import Unfinished, newest_unfinished
+from stream.keys import item_key
 
 if TYPE_CHECKING:
-    from services.training.log import EventLog
+    from numpy.typing import NDArray
+
+    from services.training.arrivals import Arrivals, Source
+    from services.training.dataset import Dataset
     from services.training.pipeline import Trained
 
 
@@ -80,6 +88,24 @@ class Holdout(click.ParamType):
 @click.option("--layers", type=click.IntRange(1, 16), help="Depth of the network.")
 @click.option("--threads", type=click.IntRange(1, 256), help="CPU threads.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed and log give the same network.")
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    metavar="EPOCHS",
+    help="End early once so many epochs have brought no better NDCG@10 on the held-out part.",
+)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="bf16 is for GPUs.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Share each batch out among so many processes; on GPUs one each.",
+)
+@click.option("--resume", is_flag=True, help="Go on where a run that was interrupted had come to.")
 def train(
     events: Path,
     out: Path | None,
@@ -88,7 +114,10 @@ def train(
     from_ms: int | None,
     until_ms: int | None,
     holdout: tuple[float | None, int | None],
-    **chosen: int | None,
+    device: str,
+    processes: int,
+    resume: bool,
+    **chosen: Any,
 ) -> None:
     """
     Train the ranker on EVENTS and write a version that `headrace model deploy` takes.
@@ -98,65 +127,114 @@ def train(
     next item within 30 minutes in the same session, beside popularity and a Markov chain. The
     network then learns the held-out part too (--final-epochs).
 
+    The log is read once into a training set beside the version directory, and a checkpoint is kept
+    there every minute: --resume goes on from it, and ends as an uninterrupted run would have.
+
     \b
     headrace train events.parquet --map event_type=event --map item_id=item \\
         --map event_timestamp=ts_ms:ms --holdout 2016-10-01
     """
-    parsed = parse_mapping(mapping)
-    out = out or _default_out()
+    out = out or _default_out(resume=resume)
     if out.exists():
         raise CommandFailed(f"{out} exists, and a version never changes. Name another --out.")
-    console = Console(stderr=True)
-    with console.status(f"Reading {events}"):
-        from services.training.log import read_log
+    choices = {
+        "log": str(events.absolute()),
+        "--map": sorted(mapping),
+        "--items": items and str(items.absolute()),
+        "--from": from_ms,
+        "--until": until_ms,
+    }
+    with distributed.joined(device):
+        console = Console(stderr=True, quiet=distributed.rank() > 0)
+        run = Unfinished(out)
+        run.begin(choices, resume=resume)
+        with console.status(f"Reading {events}"):
+            data = run.data(
+                lambda: _source(events, parse_mapping(mapping), items, from_ms, until_ms)
+            )
+        console.print(f"{data.actions:,} actions on {len(data.item_ids):,} items.")
+        if processes > 1 and not distributed.is_launched():
+            distributed.launch(processes, [*sys.argv[1:], "--out", str(out), "--resume"])
+        _train(run, data, _holdout_from(data, holdout), out, device, chosen, console)
 
-        log = read_log(events, parsed)
-        log = log.where(_between(log, from_ms, until_ms))
-        if items is not None:
-            log = log.where(np.isin(log.items, _known(log, items, column_of(parsed, "item_id"))))
-        if len(log) == 0:
-            raise CommandFailed(f"{events}: no actions are left by --from, --until and --items.")
-    from_holdout_ms = _holdout_from(log, holdout)
-    console.print(f"{len(log):,} actions on {len(set(log.items.tolist())):,} items.")
-    _train(log, from_holdout_ms, out, chosen, console)
+
+def _source(
+    events: Path,
+    mapping: Mapping[str, Column],
+    items: Path | None,
+    from_ms: int | None,
+    until_ms: int | None,
+) -> "Source":
+    from services.training.arrivals import narrowed, open_source
+
+    source = open_source(events, mapping)
+    known = None if items is None else _known(items, column_of(dict(mapping), "item_id"))
+
+    def wanted(chunk: "Arrivals") -> "NDArray[np.bool_]":
+        times_ms = chunk["timestamp_ms"]
+        kept = np.ones(len(chunk), bool)
+        kept &= times_ms >= (times_ms if from_ms is None else from_ms)
+        kept &= times_ms < (times_ms + 1 if until_ms is None else until_ms)
+        return kept if known is None else kept & np.isin(chunk["item_key"], known)
+
+    return narrowed(source, wanted)
 
 
 def _train(
-    log: "EventLog",
+    run: Unfinished,
+    data: "Dataset",
     holdout_from_ms: int,
     out: Path,
-    chosen: dict[str, int | None],
+    device: str,
+    chosen: dict[str, Any],
     console: Console,
 ) -> None:
     with console.status("Loading PyTorch"):
+        from services.training.arrivals import UnreadableLog
         from services.training.options import TrainingOptions
-        from services.training.pipeline import train as run
+        from services.training.pipeline import train as learn
         from services.training.release import write_version
-    given: dict[str, Any] = {name: one for name, one in chosen.items() if one is not None}
+    given = {name: one for name, one in chosen.items() if one is not None}
     if "epochs" in given:
         given["least_steps"] = 0
     options = TrainingOptions(**given)
-    with _reported(console) as progress:
-        trained = run(log, options, holdout_from_ms=holdout_from_ms, progress=progress)
+    try:
+        with _reported(console) as progress:
+            trained = learn(
+                data,
+                options,
+                holdout_from_ms=holdout_from_ms,
+                progress=progress,
+                device=device,
+                keep_in=run.directory,
+            )
+    except UnreadableLog:
+        run.remove()
+        raise
+    except KeyboardInterrupt:
+        raise CommandFailed(
+            f"interrupted. Go on with the same options and --resume --out {out}."
+        ) from None
+    if distributed.rank():
+        return
     write_version(out, trained, options)
+    run.remove()
     _show(trained, holdout_from_ms)
     click.echo(f"Wrote {out}. Serve it with: headrace model deploy {out}")
 
 
-def _known(log: "EventLog", items: Path, column: Column) -> list[int]:
-    """The places of the log's items that are in the catalogue *items*."""
-    from services.logs.rows import format_of, open_rows
-
+def _known(items: Path, column: Column) -> list[int]:
+    """The keys of the items in the catalogue *items*."""
     with open_rows(items, format_of(items, None), {column.name}) as rows:
-        catalogue = {str(row.values.get(column.name)) for row in rows.rows if row.fault is None}
-    return [place for place, item_id in enumerate(log.item_ids) if item_id in catalogue]
+        ids = {str(row.values.get(column.name)) for row in rows.rows if row.fault is None}
+    return [item_key(one) for one in ids]
 
 
 @contextmanager
 def _reported(console: Console) -> Iterator[Callable[[float], None]]:
     """What to call with the share done: a bar on a terminal, elsewhere a line every 5 s."""
     if not console.is_terminal:
-        yield _Lines()
+        yield (lambda share: None) if console.quiet else _Lines()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
     remaining = TimeRemainingColumn(elapsed_when_finished=True)
@@ -192,22 +270,21 @@ def _show(trained: "Trained", holdout_from_ms: int) -> None:
     Console().print(table)
 
 
-def _between(log: "EventLog", from_ms: int | None, until_ms: int | None) -> Any:
-    after = log.times_ms >= from_ms if from_ms is not None else log.times_ms == log.times_ms
-    return after & (log.times_ms < until_ms) if until_ms is not None else after
-
-
-def _holdout_from(log: "EventLog", holdout: tuple[float | None, int | None]) -> int:
+def _holdout_from(data: "Dataset", holdout: tuple[float | None, int | None]) -> int:
     share, from_ms = holdout
-    first_ms, last_ms = int(log.times_ms[0]), int(log.times_ms[-1])
     if share is not None:
         # One millisecond on, so that a share of 0 holds out nothing.
-        return last_ms + 1 - round(share * (last_ms - first_ms))
-    if from_ms is None or not first_ms < from_ms:
+        return data.last_ms + 1 - round(share * (data.last_ms - data.first_ms))
+    if from_ms is None or not data.first_ms < from_ms:
         raise CommandFailed("--holdout begins before the first event: nothing to learn from.")
     return from_ms
 
 
-def _default_out() -> Path:
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return connect(Settings).data_dir / "versions" / now
+def _default_out(*, resume: bool) -> Path:
+    versions = connect(Settings).data_dir / "versions"
+    if resume:
+        unfinished = newest_unfinished(versions)
+        if unfinished is None:
+            raise CommandFailed(f"there is no unfinished run in {versions}. Name it with --out.")
+        return unfinished
+    return versions / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

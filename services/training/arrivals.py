@@ -6,7 +6,7 @@ accepted, decoded by its own code; of any other log, every action, in the order 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ OPTIONAL = ("event_id", "session_id", "price", *CONTEXT_FIELDS)
 # What a user's row keeps apart from their actions, so that the ranker never reads it.
 NOT_ACTIONS = (EventType.IMPRESSION, EventType.SEARCH)
 CHUNK = 65_536
+DECODED = 8_192  # archived records in a chunk: decoding makes objects of them
 BYTES_A_LINE = 150  # about; only the number of shards depends on it
 
 # An entry of a user's row, whose it is, and in which session; -1: the log does not say.
@@ -78,6 +79,11 @@ class Source:
     about: int
     by_time: bool
     path: Path
+
+
+def narrowed(source: Source, wanted: Callable[[Arrivals], NDArray[np.bool_]]) -> Source:
+    """*source* with only the arrivals that *wanted* marks in each chunk."""
+    return replace(source, chunks=(chunk[wanted(chunk)] for chunk in source.chunks))
 
 
 def user_key(user_id: str) -> int:
@@ -126,7 +132,7 @@ def _archived(directory: Path, names: ItemNames) -> Iterator[Arrivals]:
     partitions = partition_count(directory, EVENT_PARTITIONS)
     columns = ["partition", "offset", "kafka_timestamp_ms", "key", "value"]
     try:
-        for batch in read_archive(directory, columns, CHUNK):
+        for batch in read_archive(directory, columns, DECODED):
             records = map(Record, *(batch[name].to_pylist() for name in columns))
             decoded = decode(list(records), partitions=partitions, max_ahead_ms=max_ahead_ms)
             rows = [arrival(one, names) for one in decoded if isinstance(one, Accepted)]

@@ -161,7 +161,7 @@ def write_dataset(source: Source, directory: Path, *, shard_events: int = SHARD_
         first_ms = min(first_ms, int(actions["timestamp_ms"].min(initial=first_ms)))
         last_ms = max(last_ms, int(actions["timestamp_ms"].max(initial=last_ms)))
     if not total:
-        raise UnreadableLog(f"{source.path}: no actions on items in it.")
+        raise UnreadableLog(f"{source.path}: no actions on items to train on.")
     ordered = sorted(keys)
     meta = {
         "actions": total,
@@ -187,7 +187,7 @@ def shard_of(users: NDArray[np.int64], shards: int) -> NDArray[np.int64]:
 def _scatter(source: Source, directory: Path, shards: int) -> None:
     for number in range(shards):
         _bucket(directory, number).write_bytes(b"")
-    for arrivals in source.chunks:
+    for arrivals in filter(len, source.chunks):
         places = shard_of(arrivals["user"], shards)
         order = np.argsort(places, kind="stable")
         for number, part in _split(arrivals[order], places[order]):

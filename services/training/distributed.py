@@ -2,21 +2,22 @@
 Data parallelism: each batch is shared out among the processes that `torchrun` started.
 
 The gradient of the whole batch is the sum of theirs, so a run is the same, up to rounding and the
-draws of dropout and negatives, whatever their number.
+draws of dropout and negatives, whatever their number. PyTorch takes seconds to import, so whoever
+only asks whether it is alone does not.
 """
 
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import torch
-import torch.distributed as dist
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-WORLD_SIZE = "WORLD_SIZE"  # torchrun sets it, and reads of rank and address are torch's own
+WORLD_SIZE = "WORLD_SIZE"  # torchrun sets it
 
 
 def launch(processes: int, arguments: list[str]) -> NoReturn:
@@ -38,7 +39,11 @@ def joined(device: str) -> Iterator[None]:
     if not is_launched():
         yield
         return
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    import torch.distributed as dist
+
+    # The first process reads the log while the others wait, and that may take hours.
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(hours=12))
     try:
         yield
     finally:
@@ -47,31 +52,38 @@ def joined(device: str) -> Iterator[None]:
 
 def rank() -> int:
     """This process's number; 0 writes and speaks."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return int(os.environ["RANK"]) if is_launched() else 0
 
 
 def size() -> int:
     """How many processes there are."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return int(os.environ.get(WORLD_SIZE, "1"))
 
 
 def wait_for_all() -> None:
     """Go on once every process has come here."""
-    if size() > 1:
+    if is_launched():
+        import torch.distributed as dist
+
         dist.barrier()
 
 
-def share_weights(network: nn.Module) -> None:
+def share_weights(network: "nn.Module") -> None:
     """Give every process the first one's weights."""
-    if size() > 1:
+    if is_launched():
+        import torch.distributed as dist
+
         for tensor in network.state_dict().values():
             dist.broadcast(tensor, 0)
 
 
-def add_gradients(network: nn.Module) -> None:
+def add_gradients(network: "nn.Module") -> None:
     """Give every process the sum of all gradients, in one message."""
-    if size() == 1:
+    if not is_launched():
         return
+    import torch
+    import torch.distributed as dist
+
     parameters = [one for one in network.parameters() if one.requires_grad]
     for one in parameters:
         if one.grad is None:  # a process whose share of the batch was empty
@@ -86,8 +98,11 @@ def add_gradients(network: nn.Module) -> None:
 
 def total(value: float) -> float:
     """The sum of *value* over all processes."""
-    if size() == 1:
+    if not is_launched():
         return value
+    import torch
+    import torch.distributed as dist
+
     summed = torch.tensor([value], dtype=torch.float64)
     if dist.get_backend() == "nccl":
         summed = summed.cuda()

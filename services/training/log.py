@@ -125,7 +125,7 @@ def read_log(path: Path, mapping: Mapping[str, Column]) -> EventLog:
     actions, _ = fold_runs(in_order_of_arrival(arrivals, by_time=source.by_time))
     actions = actions[actions["role"] != Role.COPY]
     if len(actions) == 0:
-        raise UnreadableLog(f"{path}: no actions on items in it.")
+        raise UnreadableLog(f"{path}: no actions on items to train on.")
     actions = actions[np.lexsort((actions["offset"], actions["timestamp_ms"]))]
     keys = np.unique(actions["item_key"])
     return log_of(actions, keys, [source.names.ids[key] for key in keys.tolist()])

@@ -5,7 +5,7 @@ Training and serving share this file, which is copied into every version directo
 nothing of ours, and not `transformers` either, which takes ten seconds (see `pretrained.py`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +31,9 @@ class Shape:
     heads: int = 2
     tokens: int = 50  # runs of one item that it looks back on
     dropout: float = 0.2
+    embedding_dropout: float = 0.2
+    text_dim: int = 0  # of the items' text vectors; 0 where items have no text
+    delta_dropout: float = 0.0  # share of items that training sees as their text alone
     logit_scale: float = 14.0  # cosines are divided by a temperature of 0.07
     copy_heads: int = 4  # what they add to the scores of the history's own items; 0 is nothing
 
@@ -129,19 +132,20 @@ class Network(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
-        self.items = nn.Embedding(shape.items + 1, shape.dim, padding_idx=0)
+        self.items = Items(shape)
         self.type_set = nn.Linear(EVENT_TYPES, shape.dim, bias=False)
         self.last_type = nn.Embedding(EVENT_TYPES, shape.dim)
         self.gap = nn.Embedding(TIME_BUCKETS, shape.dim)
         self.dwell = nn.Embedding(TIME_BUCKETS, shape.dim)
         self.price = nn.Embedding(PRICE_BUCKETS, shape.dim)
         self.context = nn.ModuleList(nn.Embedding(1 << bits, shape.dim) for bits in CONTEXT_BITS)
-        self.dropout = nn.Dropout(shape.dropout)
+        self.dropout = nn.Dropout(shape.embedding_dropout)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = nn.LayerNorm(shape.dim)
         for module in self.modules():
             if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=shape.dim**-0.5)
+        self.items.begin()
         self.copying = Copying(shape) if shape.copy_heads else None
 
     def forward(self, tokens: tuple[Tensor, ...], last_only: bool = False) -> Reading:
@@ -176,7 +180,37 @@ class Network(nn.Module):
 
     def item_vectors(self) -> Tensor:
         """``(V, D)``, each of length 1; row i is item index i + 1."""
-        return F.normalize(self.items.weight[1:], dim=-1)
+        device = self.items.delta.weight.device
+        return self.vectors_of(torch.arange(1, self.shape.items + 1, device=device))
+
+    def vectors_of(self, items: Tensor) -> Tensor:
+        """``(..., D)``, each of length 1, of ``(...)`` 1-based item indices."""
+        return F.normalize(self.items(items), dim=-1)
+
+    def vectors_from_text(self, text: Tensor) -> Tensor:
+        """``(N, D)``, each of length 1, of items that only ``(N, text_dim)`` texts are known of."""
+        if self.items.projection is None:
+            raise ValueError("this network was trained without text")
+        return F.normalize(self.items.projection(text), dim=-1)
+
+    def set_text(self, text_vectors: Tensor) -> None:
+        """Give each item the vector of its text: ``(V, text_dim)``, 0 where there is none."""
+        self.items.text_vectors[1:] = text_vectors
+
+    @torch.no_grad()
+    def folded(self) -> "Network":
+        """The same scores without texts, which are added into the item table: for serving."""
+        if self.items.projection is None:
+            return self
+        device = self.items.delta.weight.device
+        everything = torch.arange(self.shape.items + 1, device=device)
+        other = Network(replace(self.shape, text_dim=0)).to(device)
+        kept = {n: v for n, v in self.state_dict().items() if not n.startswith("items.")}
+        was_training = self.training
+        table = self.eval().items(everything)
+        self.train(was_training)
+        other.load_state_dict({**kept, "items.delta.weight": table})
+        return other.train(was_training)
 
     def scores(self, users: Tensor, items: Tensor) -> Tensor:
         """``(..., V)`` scores of ``(..., D)`` users on ``(V, D)`` items, both of length 1."""
@@ -188,8 +222,53 @@ def add_copies(scores: Tensor, copies: Tensor, items: Tensor) -> Tensor:
     return scores.scatter_add(1, (items - 1).clamp(min=0), copies.to(scores.dtype))
 
 
+class Items(nn.Module):
+    """
+    What an item is to the network: what was learnt of it, plus what its text says.
+
+    Training drops what was learnt of some items, so that the text alone ranks an item that no one
+    has touched yet. After DropoutNet (Volkovs et al., NeurIPS 2017).
+    """
+
+    BEGINNING = 0.2  # of the text's length: an item starts as its text, and little of its own
+
+    text_vectors: Tensor  # (V + 1, text_dim) float16
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.delta = nn.Embedding(shape.items + 1, shape.dim, padding_idx=0)
+        self.delta_dropout = shape.delta_dropout
+        self.projection: nn.Linear | None = None
+        if shape.text_dim:
+            # No bias: an item without text gets nothing from here.
+            self.projection = nn.Linear(shape.text_dim, shape.dim, bias=False)
+            texts = torch.zeros(shape.items + 1, shape.text_dim, dtype=torch.float16)
+            self.register_buffer("text_vectors", texts)
+
+    def begin(self) -> None:
+        """Bring the two parts to their first sizes."""
+        with torch.no_grad():
+            if self.projection is not None:
+                self.delta.weight.mul_(self.BEGINNING)
+            self.delta.weight[0] = 0
+
+    def forward(self, items: Tensor) -> Tensor:
+        """``(..., D)``, of any length, of ``(...)`` 1-based item indices."""
+        delta = self.delta(items)
+        if self.projection is None:
+            return delta
+        if self.training and self.delta_dropout:
+            kept = torch.rand(*items.shape, 1, device=delta.device) >= self.delta_dropout
+            delta = delta * kept
+        return delta + self.projection(self.text_vectors[items].to(delta.dtype))
+
+
 class Block(nn.Module):
-    """Attention with a learned bias by distance, then a SwiGLU; each adds to what it read."""
+    """
+    Attention with a learned bias by distance, then a SwiGLU; each adds to what it read.
+
+    How much is added, a gate decides that reads the same input: LiGR (Borisyuk et al., KDD 2025).
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -198,11 +277,13 @@ class Block(nn.Module):
         self.query = nn.Linear(shape.dim, shape.dim, bias=False)
         self.key_value = nn.Linear(shape.dim, 2 * shape.dim, bias=False)
         self.out = nn.Linear(shape.dim, shape.dim, bias=False)
+        self.attention_gate = nn.Linear(shape.dim, shape.dim, bias=False)
         # Distances, not positions: an answer must not depend on how far the row is padded.
         self.distance_bias = nn.Parameter(torch.zeros(shape.heads, shape.tokens))
         self.before_mlp = nn.LayerNorm(shape.dim)
         self.gate_up = nn.Linear(shape.dim, 4 * shape.dim, bias=False)
         self.down = nn.Linear(2 * shape.dim, shape.dim, bias=False)
+        self.mlp_gate = nn.Linear(shape.dim, shape.dim, bias=False)
         self.dropout = nn.Dropout(shape.dropout)
 
     def forward(self, x: Tensor, visible: Tensor, last_only: bool) -> Tensor:

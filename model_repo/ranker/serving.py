@@ -39,7 +39,7 @@ class Version:
         self.item_keys = item_keys
         self.popularity = popularity
         self.k = min(k, len(item_keys))
-        self.network = network.eval()
+        self.network = network.folded().eval()
         with torch.inference_mode():
             # Scored in float32 whatever the network computes in: in bf16 neighbours would tie.
             self.item_vectors = network.item_vectors().float().contiguous()  # (V, D)

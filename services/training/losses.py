@@ -16,26 +16,19 @@ def weighted_loss(network: Network, batch: Batch, options: TrainingOptions) -> T
     weights = torch.from_numpy(batch.weights).to(device)
     targets = torch.from_numpy(batch.targets).to(device)
     chosen = weights > 0  # (B, T), M of them
-    reading, items = network(tokens), network.item_vectors()
-    if len(items) <= options.full_softmax_below:
-        losses = _full_losses(network, reading, tokens[0], items, targets, chosen)
+    reading = network(tokens)
+    if network.shape.items <= options.full_softmax_below:
+        losses = _full_losses(network, reading, tokens[0], targets, chosen)
     else:
-        losses = _sampled_losses(
-            network, reading, tokens[0], items, targets, chosen, options.negatives
-        )
+        losses = _sampled_losses(network, reading, tokens[0], targets, chosen, options)
     return (losses * weights[chosen]).sum()
 
 
 def _full_losses(
-    network: Network,
-    reading: Reading,
-    history: Tensor,
-    items: Tensor,
-    targets: Tensor,
-    chosen: Tensor,
+    network: Network, reading: Reading, history: Tensor, targets: Tensor, chosen: Tensor
 ) -> Tensor:
     """``(M,)`` losses over the whole catalogue."""
-    scores = network.scores(reading.users[chosen], items)  # (M, V)
+    scores = network.scores(reading.users[chosen], network.item_vectors())  # (M, V)
     if network.copying is not None:
         scores = add_copies(scores, reading.copies[chosen], _histories(history)[chosen])
     return F.cross_entropy(scores, targets[chosen] - 1, reduction="none")
@@ -45,23 +38,23 @@ def _sampled_losses(
     network: Network,
     reading: Reading,
     history: Tensor,
-    items: Tensor,
     targets: Tensor,
     chosen: Tensor,
-    negatives: int,
+    options: TrainingOptions,
 ) -> Tensor:
     """``(M,)`` losses over the target, uniform negatives shared by the batch, and the history."""
-    users, target = reading.users[chosen], targets[chosen] - 1  # (M, D), (M,)
-    drawn = torch.randint(len(items), (negatives,), device=items.device)
-    others = network.scores(users, items[drawn])  # (M, N)
+    users, target = reading.users[chosen], targets[chosen]  # (M, D), (M,)
+    drawn = torch.randint(1, network.shape.items + 1, (options.negatives,), device=target.device)
+    others = network.scores(users, network.vectors_of(drawn))  # (M, N)
     # A negative that is the target itself would be pushed away and pulled at once.
     others = others.masked_fill(drawn[None, :] == target[:, None], float("-inf"))
-    own = network.shape.logit_scale * (users * items[target]).sum(-1, keepdim=True)  # (M, 1)
+    own = (users * network.vectors_of(target)).sum(-1, keepdim=True)  # (M, 1)
+    own = network.shape.logit_scale * own
     logits = [own, others]
     if network.copying is not None:
-        is_target = _histories(history)[chosen] == target[:, None] + 1  # (M, T)
+        is_target = _histories(history)[chosen] == target[:, None]  # (M, T)
         copied = (reading.copies[chosen] * is_target).sum(-1, keepdim=True)
-        of_history = _history_scores(network, reading, history, items)[chosen]
+        of_history = _history_scores(network, reading, history)[chosen]
         logits = [own + copied, others, of_history.masked_fill(is_target, float("-inf"))]
     return F.cross_entropy(torch.cat(logits, dim=1), torch.zeros_like(target), reduction="none")
 
@@ -71,10 +64,10 @@ def _histories(history: Tensor) -> Tensor:
     return history[:, None, :].expand(-1, history.shape[1], -1)
 
 
-def _history_scores(network: Network, reading: Reading, history: Tensor, items: Tensor) -> Tensor:
+def _history_scores(network: Network, reading: Reading, history: Tensor) -> Tensor:
     """``(B, T, T)`` scores of the items that each place looks back on, each item once."""
     length = history.shape[1]
-    vectors = F.embedding((history - 1).clamp(min=0), items)  # (B, T, D)
+    vectors = network.vectors_of(history)  # (B, T, D)
     same = history[:, :, None] == history[:, None, :]  # (B, T, T)
     scores = network.shape.logit_scale * reading.users @ vectors.transpose(1, 2)
     scores = scores + reading.copies @ same.to(reading.copies.dtype)

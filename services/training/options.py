@@ -19,6 +19,8 @@ class TrainingOptions:
     history_length: int = 100  # events asked of the worker: they merge into the tokens
     k: int = 200
     dropout: float = 0.1
+    embedding_dropout: float = 0.1
+    delta_dropout: float = 0.1  # share of items seen as their text alone, where there is text
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     tokens_a_batch: int = 256

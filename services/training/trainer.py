@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model_repo.ranker.network import Network, Shape
@@ -21,10 +22,17 @@ FLOOR = 0.05  # of the learning rate, reached at the end
 Progress = Callable[[float], None]
 
 
-def new_network(items: int, options: TrainingOptions) -> Network:
-    """An untrained network for a catalogue of *items*, the same for the same seed."""
+def new_network(
+    items: int, options: TrainingOptions, text_vectors: NDArray[np.floating] | None = None
+) -> Network:
+    """
+    An untrained network for a catalogue of *items*, the same for the same seed.
+
+    Args:
+        text_vectors: ``(V, text_dim)``, of length 1, or 0 where an item has no text.
+    """
     torch.manual_seed(options.seed)
-    return Network(
+    network = Network(
         Shape(
             items=items,
             dim=options.dim,
@@ -32,9 +40,15 @@ def new_network(items: int, options: TrainingOptions) -> Network:
             heads=options.heads,
             tokens=options.tokens,
             dropout=options.dropout,
+            embedding_dropout=options.embedding_dropout,
+            text_dim=0 if text_vectors is None else text_vectors.shape[1],
+            delta_dropout=options.delta_dropout,
             copy_heads=options.copy_heads,
         )
     )
+    if text_vectors is not None:
+        network.set_text(torch.from_numpy(text_vectors))
+    return network
 
 
 @dataclass

@@ -47,7 +47,7 @@ def test_a_large_sample_prefers_what_the_whole_catalogue_prefers(copy_heads: int
     network, batch = a_network(copy_heads), a_batch()
     sampled = replace(OPTIONS, full_softmax_below=0)
     full_gradient, sampled_gradient = (
-        torch.autograd.grad(weighted_loss(network, batch, options), network.items.weight)[0]
+        torch.autograd.grad(weighted_loss(network, batch, options), network.items.delta.weight)[0]
         for options in (OPTIONS, sampled)
     )
 
@@ -62,7 +62,7 @@ def test_each_item_of_the_history_is_scored_once_with_all_that_is_added_to_it():
     tokens = (history, *[torch.zeros_like(history)] * 6)
     with torch.no_grad():
         reading, items = network(tokens), network.item_vectors()
-        scores = _history_scores(network, reading, history, items)[0]  # (T, T)
+        scores = _history_scores(network, reading, history)[0]  # (T, T)
 
     seen = torch.isfinite(scores).tolist()
     assert seen == [

@@ -40,6 +40,8 @@ class Ranked:
 
     item_keys: NDArray[np.int64]  # (B, K); 0 where a row has fewer than K items
     scores: NDArray[np.float32]  # (B, K)
+    # (B, D), zeros for a user of whom nothing is known; None if the model gives none
+    user_vectors: NDArray[np.float32] | None = None
 
 
 Candidate = tuple[int, float, str]  # item key, score, source

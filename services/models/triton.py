@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from stream.ranking import Ranked, RankerInput, RankerUnavailable
 
@@ -24,6 +24,7 @@ DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
     "price_buckets": ("INT32", np.int32),
     "context": ("INT32", np.int32),
 }
+OUTPUTS = ("item_keys", "scores", "user_vector")
 # gRPC's own back-off grows to two minutes: Triton would be back long before its clients are.
 CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -41,6 +42,7 @@ class Contract:
     """What one loaded version expects and promises, read from Triton itself."""
 
     inputs: tuple[str, ...]
+    outputs: tuple[str, ...]  # of those that a worker reads
     history_length: int
     k: int
     max_batch: int
@@ -117,9 +119,11 @@ class TritonRanker:
         ]
         if len(parts) == 1:
             return parts[0]
+        vectors = [part.user_vectors for part in parts if part.user_vectors is not None]
         return Ranked(
             np.concatenate([part.item_keys for part in parts]),
             np.concatenate([part.scores for part in parts]),
+            np.concatenate(vectors) if vectors else None,
         )
 
     def _connected(self) -> triton.InferenceServerClient:
@@ -178,34 +182,60 @@ async def infer(
     Raises:
         RankerUnavailable: If the answer is late, missing or malformed.
     """
-    requested = [triton.InferRequestedOutput(name) for name in ("item_keys", "scores")]
+    # What is not among the tensors is optional, or Triton says so.
+    sent = {name: tensors[name] for name in contract.inputs if name in tensors}
+    answer = await call(client, model, sent, contract.outputs, timeout_s, version=version)
+    return _checked(answer, len(tensors["item_keys"]))
+
+
+async def call(
+    client: triton.InferenceServerClient,
+    model: str,
+    tensors: Mapping[str, NDArray[Any]],
+    outputs: Sequence[str],
+    timeout_s: float,
+    *,
+    version: str = "",
+) -> dict[str, NDArray[Any]]:
+    """
+    One request to any model: the *outputs* by name, unchecked.
+
+    Args:
+        tensors: The inputs by name; text is an array of objects.
+        version: The newest unless given.
+
+    Raises:
+        RankerUnavailable: If the answer is late or missing.
+    """
     sent = []
-    for name in contract.inputs:
-        if name not in tensors:
-            continue  # optional, or Triton says so
-        tensor = triton.InferInput(name, tensors[name].shape, DTYPES[name][0])
-        sent.append(tensor.set_data_from_numpy(tensors[name]))
+    for name, values in tensors.items():
+        tensor = triton.InferInput(name, values.shape, np_to_triton_dtype(values.dtype))
+        sent.append(tensor.set_data_from_numpy(values))
+    requested = [triton.InferRequestedOutput(name) for name in outputs]
     try:
         answer = await client.infer(
             model, sent, model_version=version, outputs=requested, client_timeout=timeout_s
         )
-        keys, scores = answer.as_numpy("item_keys"), answer.as_numpy("scores")
+        found = {name: answer.as_numpy(name) for name in outputs}
     except InferenceServerException as error:
         raise unavailable(error) from error
     except ValueError as error:
         # A stub that sees numpy 2 answers with empty tensors under the right shape.
         raise RankerUnavailable(f"malformed: {error}") from error
-    return _checked(keys, scores, len(tensors["item_keys"]))
+    if missing := [name for name, values in found.items() if values is None]:
+        raise RankerUnavailable(f"malformed: the output {missing[0]} is missing")
+    return found
 
 
-def _checked(keys: NDArray[Any] | None, scores: NDArray[Any] | None, rows: int) -> Ranked:
-    if keys is None or scores is None:
-        raise RankerUnavailable("malformed: an output is missing")
+def _checked(answer: Mapping[str, NDArray[Any]], rows: int) -> Ranked:
+    keys, scores, vectors = answer["item_keys"], answer["scores"], answer.get("user_vector")
     if keys.shape != scores.shape or keys.ndim != 2 or len(keys) != rows or keys.size == 0:
         raise RankerUnavailable(f"malformed: {keys.shape} keys, {scores.shape} scores, {rows} rows")
     if keys.dtype != np.int64 or not np.isfinite(scores).all():
         raise RankerUnavailable("malformed: item_keys are not int64 or scores not finite")
-    return Ranked(keys, scores)
+    if vectors is not None and (len(vectors) != rows or not np.isfinite(vectors).all()):
+        raise RankerUnavailable("malformed: user_vector is not one finite vector a row")
+    return Ranked(keys, scores, vectors)
 
 
 def unavailable(error: InferenceServerException) -> RankerUnavailable:
@@ -237,6 +267,7 @@ async def read_contract(
         raise RankerUnavailable(f"malformed: it promises only {sorted(outputs)}")
     return Contract(
         inputs=tuple(tensor.name for tensor in config.input if tensor.name in DTYPES),
+        outputs=tuple(name for name in OUTPUTS if name in outputs),
         history_length=int(config.parameters["history_length"].string_value or 50),
         k=outputs["item_keys"][0],
         max_batch=max(1, config.max_batch_size),

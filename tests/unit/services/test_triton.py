@@ -24,21 +24,29 @@ def test_rows_are_padded_on_the_left_and_keep_the_newest():
 
 
 KEYS, SCORES = np.ones((2, 3), np.int64), np.ones((2, 3), np.float32)
+VECTORS = np.ones((2, 4), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("keys", "scores"),
+    ("keys", "scores", "vectors"),
     [
-        (None, SCORES),
-        (KEYS, None),
-        (KEYS[:1], SCORES[:1]),  # a row is missing
-        (KEYS[:, :0], SCORES[:, :0]),  # silently empty
-        (KEYS, SCORES[:, :2]),
-        (KEYS.astype(np.int32), SCORES),
-        (KEYS, np.full_like(SCORES, np.nan)),
+        (KEYS[:1], SCORES[:1], VECTORS),  # a row is missing
+        (KEYS[:, :0], SCORES[:, :0], VECTORS),  # silently empty
+        (KEYS, SCORES[:, :2], VECTORS),
+        (KEYS.astype(np.int32), SCORES, VECTORS),
+        (KEYS, np.full_like(SCORES, np.nan), VECTORS),
+        (KEYS, SCORES, VECTORS[:1]),
+        (KEYS, SCORES, np.full_like(VECTORS, np.nan)),
     ],
 )
-def test_an_answer_that_cannot_be_used_is_no_answer(keys, scores):
+def test_an_answer_that_cannot_be_used_is_no_answer(keys, scores, vectors):
     """The slate then comes from the live sources, and says so."""
     with pytest.raises(RankerUnavailable, match="malformed"):
-        _checked(keys, scores, rows=2)
+        _checked({"item_keys": keys, "scores": scores, "user_vector": vectors}, rows=2)
+
+
+def test_a_model_without_user_vectors_is_believed():
+    """Other people's models promise items and scores only."""
+    ranked = _checked({"item_keys": KEYS, "scores": SCORES}, rows=2)
+
+    assert ranked.user_vectors is None

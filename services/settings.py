@@ -85,6 +85,9 @@ class WorkerSettings(Settings):
     triton_deadline_ms: int = Field(
         500, ge=1, le=60_000, description="After this the slate comes from the live sources."
     )
+    trace_share: float = Field(
+        0.0, ge=0, le=1, description="Share of slates whose inputs are kept on trace.v1."
+    )
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")
 
 

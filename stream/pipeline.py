@@ -75,6 +75,7 @@ class Rules:
     ranker_deadline_s: float = 0.5
     history_length: int = 128  # actions handed to the ranker, which takes what its model reads
     partitions: int = topics.EVENT_PARTITIONS
+    trace_share: float = 0.0  # of slates, whose inputs go to trace.v1
 
 
 @dataclass(frozen=True)

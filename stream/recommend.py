@@ -15,6 +15,7 @@ from stream.popularity import count_live
 from stream.rank import rank
 from stream.records import Outgoing, Record
 from stream.slate import Slate, make_slates
+from stream.trace import traces
 
 log = structlog.get_logger()
 
@@ -52,7 +53,13 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
             {user: folded.rows[user].to_bytes() for user in folded.newest}
         )
     with stage("publish"):
-        await pipeline.publish([*(slate.outgoing() for slate in slates), *_moved(pipeline, folded)])
+        await pipeline.publish(
+            [
+                *(slate.outgoing() for slate in slates),
+                *traces(slates, ranking, rules.trace_share),
+                *_moved(pipeline, folded),
+            ]
+        )
     with stage("mark"):
         await pipeline.store.write_marks({p: m.to_bytes() for p, m in folded.marks.items()})
     pipeline.shadow.compare(ranking.answers)  # the slates are out: nobody waits for it

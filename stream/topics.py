@@ -74,6 +74,13 @@ TOPICS = {
             retention_ms=HOUR_MS,
             segment_bytes=16 * 1024 * KIB,
         ),
+        Topic(
+            TRACE,
+            key="user_id",
+            written_by="worker",
+            partitions=EVENT_PARTITIONS,
+            retention_ms=7 * DAY_MS,
+        ),
         # A letter holds what was refused and why, so it must be larger than any event.
         Topic(
             EVENTS_DLQ,

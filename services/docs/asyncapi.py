@@ -18,6 +18,7 @@ from stream.events import Event
 from stream.items import Item
 from stream.recommendation import Recommendation
 from stream.reports import WorkerReport
+from stream.trace import Trace
 
 DESCRIPTION = """\
 A shop writes events and items; for every event it finds the user's refreshed slate on
@@ -47,6 +48,11 @@ _CHANNELS: dict[str, tuple[type[BaseModel] | None, Literal["receive", "send"], s
         WorkerReport,
         "send",
         "What each worker sees of each version; `headrace model status` reads the newest.",
+    ),
+    topics.TRACE: (
+        Trace,
+        "send",
+        "What the ranker was given for a share of the slates (HEADRACE_TRACE_SHARE).",
     ),
     topics.EVENTS_DLQ: (
         None,

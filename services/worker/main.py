@@ -184,6 +184,7 @@ def _rules(settings: WorkerSettings, partitions: int) -> Rules:
         max_ahead_ms=round(settings.max_ahead_s * 1000),
         ranker_deadline_s=settings.triton_deadline_ms / 1000,
         partitions=partitions,
+        trace_share=settings.trace_share,
     )
 
 

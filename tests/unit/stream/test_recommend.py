@@ -15,6 +15,7 @@ from stream.marks import Mark
 from stream.pipeline import Pipeline, Rules
 from stream.recommend import recommend
 from stream.records import BACKFILL, Record
+from stream.trace import Trace
 from tests.builders import T0_MS, a_record, an_item
 from tests.fakes import Crash, FakeStore, a_pipeline
 
@@ -243,6 +244,7 @@ def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Rec
 # Shrinking a counterexample of this size takes minutes and makes it little clearer.
 @settings(
     max_examples=200,
+    deadline=None,  # two cores, and others at work on them
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     report_multiple_bugs=False,
@@ -284,3 +286,31 @@ def test_a_crash_anywhere_changes_nothing(
         assert actual.settle(10**9).to_bytes() == expected.settle(10**9).to_bytes()
     last = {slate["user_id"]: slate["state"] for slate in slates(shaken)}
     assert last == {slate["user_id"]: slate["state"] for slate in slates(calm)}
+
+
+def test_a_share_of_the_inputs_is_traced_as_the_ranker_got_them() -> None:
+    """Training is compared with them, so a rounding on the way would be found at the wrong end."""
+    pipeline = a_pipeline(rules=Rules(slate_size=3, trace_share=0.5))
+    for n in range(40):
+        run(pipeline, [a_record(n, user_id=f"u{n % 20}", at_ms=T0_MS + n * 333, price=n + 0.1)])
+
+    found = [Trace.model_validate_json(one.value) for one in pipeline.publish.on(topics.TRACE)]
+
+    assert 10 <= len(found) <= 30
+    offsets = {slate["recommendation_id"]: slate["state"]["offset"] for slate in slates(pipeline)}
+    for trace in found:
+        offset = trace.state.offset
+        assert offsets[trace.recommendation_id] == offset
+        asked, read = pipeline.ranker.asked[offset], trace.ranker_input()
+        for name in asked.__slots__:
+            assert getattr(asked, name).dtype == getattr(read, name).dtype
+            assert getattr(asked, name).tolist() == getattr(read, name).tolist()
+
+
+def test_nothing_is_traced_unless_asked_for() -> None:
+    """It is several kilobytes a slate."""
+    pipeline = a_pipeline()
+
+    run(pipeline, [a_record(0)])
+
+    assert pipeline.publish.on(topics.TRACE) == []

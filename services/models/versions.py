@@ -182,13 +182,14 @@ def disagreement(manifest: Manifest, answer: Ranked) -> str | None:
     keys, scores = answer.item_keys[:, :ranks], answer.scores[:, :ranks]
     if keys.shape != expected.item_keys.shape:
         return f"it answers {answer.item_keys.shape[1]} items, not {ranks} or more"
-    worst = float(np.abs(scores - expected.scores).max(initial=0))
-    if worst > SCORE_TOLERANCE:
-        return f"scores of the golden batch differ by up to {worst:.3g}"
-    pairs = zip(keys, expected.item_keys, strict=True)
-    same = float(np.mean([np.isin(mine, theirs).mean() for mine, theirs in pairs]))
+    found = keys[:, None, :] == expected.item_keys[:, :, None]  # (B, expected, answered)
+    same = float(found.any(axis=2).mean())
     if same < SAME_ITEMS:
         return f"only {same:.0%} of the golden batch's items are as expected"
+    off = np.abs(scores[:, None, :] - expected.scores[:, :, None])
+    worst = float(off[found].max(initial=0))
+    if worst > SCORE_TOLERANCE:
+        return f"scores of the golden batch's items differ by up to {worst:.3g}"
     return None
 
 

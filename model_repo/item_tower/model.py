@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 import triton_python_backend_utils as pb_utils
 
 from .tower import ItemTower
@@ -17,7 +16,6 @@ class TritonPythonModel:
         if int(np.__version__.split(".")[0]) >= 2:
             # Triton's stub would turn every answer into empty tensors, without an error.
             raise pb_utils.TritonModelException(f"numpy {np.__version__}: it must be below 2")
-        torch.set_num_threads(1)
         self.tower = ItemTower.load(Path(__file__).parent)
 
     def execute(self, requests):

@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 import model_repo.ranker.network as network_module
 from model_repo.ranker.serving import Version
 from services.errors import CommandFailed
-from services.models.versions import FORMAT, MANIFEST, sha256
+from services.models.versions import COMPANION, FORMAT, MANIFEST, sha256
+from services.training.companion import write_item_tower
 from services.training.options import TrainingOptions
 from services.training.pipeline import Trained, as_metrics
 
@@ -86,6 +87,8 @@ def _write_files(directory: Path, trained: Trained, options: TrainingOptions) ->
     k = min(options.k, len(vocabulary.item_keys))
     config = CONFIG.format(k=k, dim=options.dim, history_length=options.history_length)
     (directory / "config.pbtxt").write_text(config)
+    if trained.network.shape.text_dim:
+        write_item_tower(directory / COMPANION, trained.network, vocabulary.item_keys)
     manifest = _manifest(directory, trained, options, k)
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False))
 
@@ -109,7 +112,7 @@ def _manifest(
         "options": asdict(options),
         "popular": [vocabulary.item_ids[place] for place in popular.tolist()],
         "golden": golden_batch(Version.load(directory, k), options),
-        "sha256": {path.name: sha256(path) for path in sorted(directory.iterdir())},
+        "sha256": {str(path.relative_to(directory)): sha256(path) for path in files_of(directory)},
     }
 
 
@@ -147,11 +150,19 @@ def _unknown_key(known: np.ndarray[Any, np.dtype[np.int64]]) -> int:
 
 
 def make_read_only(directory: Path) -> None:
-    """Write the files of *directory* through to the disk, and allow reading them only."""
-    for path in directory.iterdir():
+    """Write the files in *directory* through to the disk, and allow reading them only."""
+    for path in files_of(directory):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         path.chmod(0o444)
+    for path in directory.iterdir():
+        if path.is_dir():
+            path.chmod(0o555)
+
+
+def files_of(directory: Path) -> list[Path]:
+    """Every file in *directory* and in its companion's."""
+    return sorted(path for path in directory.rglob("*") if path.is_file())
 
 
 def _iso(epoch_ms: int) -> str:

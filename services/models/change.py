@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.errors import CommandFailed
 from services.models import gate, repository
+from services.models.companions import load_companions
 from services.models.config import as_text
 from services.models.loading import (
     configuration,
@@ -117,18 +118,20 @@ class Change:
     def _prove(self, version: str, manifest: Manifest, limits: Limits, say: Say) -> None:
         serving = self._serving
         before = self._present(self.state.versions if self.state else self._loaded)
+        wanted = sorted({*before, version}, key=int)
         try:
             median_ms = asyncio.run(
                 load_and_prove(
                     serving.triton_address,
                     serving.repository,
-                    sorted({*before, version}, key=int),
+                    wanted,
                     version,
                     device=serving.device,
                     manifest=manifest,
                     limits=limits,
                 )
             )
+            asyncio.run(self._load_companions(wanted))
         except (RankerUnavailable, BadVersion) as error:
             with contextlib.suppress(RankerUnavailable):  # should Triton have gone meanwhile
                 asyncio.run(self._load_exactly(before))
@@ -145,6 +148,11 @@ class Change:
     async def _load_exactly(self, versions: Sequence[str]) -> None:
         serving = self._serving
         await load_exactly(serving.triton_address, serving.repository, versions, serving.device)
+        await self._load_companions(versions)
+
+    async def _load_companions(self, versions: Sequence[str]) -> None:
+        serving = self._serving
+        await load_companions(serving.triton_address, serving.repository, versions, serving.device)
 
     def _write_config(self, versions: Sequence[str]) -> None:
         model = self._serving.repository

@@ -8,7 +8,7 @@ Messages of `RankerUnavailable` start with one of four reasons, fit for a metric
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tritonclient.grpc.aio as triton
@@ -25,6 +25,7 @@ DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
     "context": ("INT32", np.int32),
 }
 OUTPUTS = ("item_keys", "scores", "user_vector")
+Client: TypeAlias = triton.InferenceServerClient
 # gRPC's own back-off grows to two minutes: Triton would be back long before its clients are.
 CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -48,9 +49,9 @@ class Contract:
     max_batch: int
 
 
-def connect(address: str) -> triton.InferenceServerClient:
+def connect(address: str) -> Client:
     """A client of the Triton at *address* (gRPC host:port). Call it inside the event loop."""
-    return triton.InferenceServerClient(address, channel_args=CHANNEL)
+    return Client(address, channel_args=CHANNEL)
 
 
 class TritonRanker:
@@ -59,7 +60,7 @@ class TritonRanker:
     def __init__(self, address: str, *, model_name: str = "ranker") -> None:
         self._address = address
         self._model = model_name
-        self._client: triton.InferenceServerClient | None = None
+        self._client: Client | None = None
         self._contracts: dict[str, Contract] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}  # by version
 
@@ -126,7 +127,7 @@ class TritonRanker:
             np.concatenate(vectors) if vectors else None,
         )
 
-    def _connected(self) -> triton.InferenceServerClient:
+    def _connected(self) -> Client:
         # Made at the first call, because a channel belongs to the event loop it is made in.
         if self._client is None:
             self._client = connect(self._address)
@@ -166,7 +167,7 @@ def pad(inputs: Sequence[RankerInput], length: int) -> dict[str, NDArray[Any]]:
 
 
 async def infer(
-    client: triton.InferenceServerClient,
+    client: Client,
     model: str,
     version: str,
     contract: Contract,
@@ -189,7 +190,7 @@ async def infer(
 
 
 async def call(
-    client: triton.InferenceServerClient,
+    client: Client,
     model: str,
     tensors: Mapping[str, NDArray[Any]],
     outputs: Sequence[str],
@@ -250,9 +251,7 @@ def unavailable(error: InferenceServerException) -> RankerUnavailable:
     return RankerUnavailable(f"{reason}: {message}")
 
 
-async def read_contract(
-    client: triton.InferenceServerClient, model: str, version: str, timeout_s: float
-) -> Contract:
+async def read_contract(client: Client, model: str, version: str, timeout_s: float) -> Contract:
     """What the loaded *version* expects and promises. Raises `RankerUnavailable`."""
     try:
         answer = await client.get_model_config(model, version, client_timeout=timeout_s)

@@ -3,6 +3,7 @@
 import structlog
 
 from services.telemetry import WorkerMetrics
+from services.worker.newcomers import NewTexts
 from stream.catalogue import Catalogue
 from stream.items import InvalidItem, parse_item
 
@@ -10,10 +11,15 @@ log = structlog.get_logger()
 
 
 class CatalogueFeed:
-    """Keeps a `Catalogue` as `items.v1` says. Its `take` is called in the follower's thread."""
+    """
+    Keeps a `Catalogue`, and the newest texts, as `items.v1` says.
 
-    def __init__(self, catalogue: Catalogue, metrics: WorkerMetrics) -> None:
+    Its `take` is called in the follower's thread.
+    """
+
+    def __init__(self, catalogue: Catalogue, texts: NewTexts, metrics: WorkerMetrics) -> None:
         self._catalogue = catalogue
+        self._texts = texts
         self._metrics = metrics
 
     def take(self, key: bytes, value: bytes | None, partition: int, offset: int) -> None:
@@ -26,6 +32,7 @@ class CatalogueFeed:
         try:
             if value is None:
                 self._catalogue.delete(key.decode())
+                self._texts.delete(key.decode())
             else:
                 self._put(value)
         except (InvalidItem, UnicodeDecodeError) as error:
@@ -35,6 +42,8 @@ class CatalogueFeed:
 
     def _put(self, value: bytes) -> None:
         before = self._catalogue.collisions
-        self._catalogue.put(parse_item(value))
+        item = parse_item(value)
+        self._catalogue.put(item)
+        self._texts.put(item)
         if self._catalogue.collisions > before:
             self._metrics.count_item_key_collision()

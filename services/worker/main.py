@@ -20,6 +20,7 @@ from services.errors import CommandFailed
 from services.kafka.batch_publisher import BatchPublisher
 from services.kafka.follow import Follower
 from services.models.state import DeploymentFeed, write_state
+from services.models.towers import TritonTowers
 from services.models.triton import TritonRanker
 from services.settings import WorkerSettings
 from services.telemetry import (
@@ -30,6 +31,7 @@ from services.telemetry import (
 )
 from services.worker.broadcasts import CatalogueFeed
 from services.worker.canary import CanaryGuard
+from services.worker.newcomers import NewcomerWatch, NewTexts, RankerWithNewcomers
 from services.worker.reports import keep_reporting
 from services.worker.scorecards import Scorecards
 from services.worker.shadow import ShadowComparison
@@ -95,7 +97,7 @@ async def _run(settings: WorkerSettings) -> None:
         settings.redis_address, settings.feast_registry, settings.feast_project
     )
     _require_redis(store, settings.redis_address)
-    catalogue = Catalogue()
+    catalogue, new_texts = Catalogue(), NewTexts()
     feed = DeploymentFeed(settings.model_name, partial(_followed, version_metrics))
     with ExitStack() as following:
         followers = [
@@ -103,7 +105,7 @@ async def _run(settings: WorkerSettings) -> None:
             for topic, on_record in (
                 (
                     with_prefix(settings.prefix, topics.ITEMS),
-                    CatalogueFeed(catalogue, metrics).take,
+                    CatalogueFeed(catalogue, new_texts, metrics).take,
                 ),
                 (with_prefix(settings.prefix, topics.DEPLOYMENTS), feed.take),
             )
@@ -111,7 +113,10 @@ async def _run(settings: WorkerSettings) -> None:
         for follower in followers:
             await asyncio.to_thread(follower.start, CATCH_UP_S)
         log.info("catalogue_read", items=len(catalogue))
-        ranker = TritonRanker(settings.triton_address, model_name=settings.model_name)
+        triton = TritonRanker(settings.triton_address, model_name=settings.model_name)
+        towers = TritonTowers(settings.triton_address)
+        newcomers = NewcomerWatch(new_texts, towers, partial(_in_use, feed))
+        ranker = RankerWithNewcomers(triton, newcomers)
         publish = BatchPublisher(settings.kafka_servers, prefix=settings.prefix)
         now = partial(datetime.now, UTC)
         me = settings.worker_instance_id or f"{socket.gethostname()}-{os.getpid()}"
@@ -142,14 +147,22 @@ async def _run(settings: WorkerSettings) -> None:
         reporting = asyncio.create_task(
             keep_reporting(feed, scorecards, publish, model=settings.model_name, me=me, now=now)
         )
+        following_newcomers = asyncio.create_task(newcomers.keep())
         try:
             await _consume(settings, pipeline, followers, metrics)
         finally:
             reporting.cancel()
+            following_newcomers.cancel()
             shadow.close()
             guard.close()
-            await ranker.close()
+            await towers.close()
+            await triton.close()
     store.close()
+
+
+def _in_use(feed: DeploymentFeed) -> tuple[str, ...]:
+    state = feed.current()
+    return state.versions if state else ()
 
 
 def _followed(metrics: VersionMetrics, state: Deployment) -> None:

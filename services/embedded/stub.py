@@ -55,9 +55,7 @@ def located(cache_dir: Path) -> StubEnvironment:
     Two checkouts may share a cache, and each needs a .pth line of its own; a new numpy or Triton
     makes a new environment as well.
     """
-    identity = "\n".join(
-        [_site_packages(), sys.version, REQUIREMENTS.read_text(), _wheel_version()]
-    )
+    identity = "\n".join([_pth(), sys.version, REQUIREMENTS.read_text(), _wheel_version()])
     return StubEnvironment(
         cache_dir / f"triton-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     )
@@ -90,7 +88,7 @@ def build(environment: StubEnvironment, said: Callable[[str], None]) -> None:
         _uv("pip", "install", "--quiet", "--require-hashes", "--no-deps", "--only-binary=:all:",
             "--python", str(new.python), "-r", str(REQUIREMENTS))  # fmt: skip
         pth = venv / "lib" / "python3.11" / "site-packages" / "headrace_main.pth"
-        pth.write_text(_site_packages() + "\n")
+        pth.write_text(_pth())
         _assemble_backend(new.backends)
         if complaint := numpy_complaint(new):
             raise CommandFailed(complaint)
@@ -156,8 +154,11 @@ def _uv(*arguments: str) -> None:
         )
 
 
-def _site_packages() -> str:
-    return sysconfig.get_path("purelib")
+def _pth() -> str:
+    # A __pycache__ would be a change of the version, which Triton's next load starts anew. The
+    # stub does not heed PYTHONDONTWRITEBYTECODE.
+    quiet = "import sys; sys.dont_write_bytecode = True"
+    return f"{sysconfig.get_path('purelib')}\n{quiet}\n"
 
 
 def _wheel_version() -> str:

@@ -12,8 +12,8 @@ from services.training.options import TrainingOptions
 from stream.context import price_buckets
 from stream.event_types import EventType
 
-# They follow from an order or a change of mind, not from what was on the page.
-MINOR_TARGETS = (EventType.CHECKOUT, EventType.REMOVE_FROM_CART, EventType.REFUND)
+# Seen, but nothing to recommend.
+NEVER_TARGETS = (EventType.DISLIKE, EventType.REMOVE_FROM_CART, EventType.REFUND)
 LONGEST_GAP = int(time_bucket(np.array([30 * 60.0]))[0])  # within a visit
 
 
@@ -56,9 +56,12 @@ def sequences(
 
 def target_weights(found: Sequences, options: TrainingOptions) -> NDArray[np.float64]:
     """``(N,)`` what each token counts as something to predict: 0 for a user's first."""
-    minor = np.isin(found.first_types, MINOR_TARGETS)
-    weights = np.where(minor, options.minor_target_weight, 1.0)
-    weights[found.first_types == EventType.DISLIKE] = 0  # nothing to recommend
+    by_type = np.ones(int(max(EventType)) + 1)
+    by_type[EventType.ADD_TO_CART] = options.cart_weight
+    by_type[EventType.CHECKOUT] = options.checkout_weight
+    by_type[EventType.PURCHASE] = options.purchase_weight
+    by_type[list(NEVER_TARGETS)] = 0
+    weights = by_type[found.first_types]
     weights[~found.fresh] = 0
     weights[found.tokens.gaps > LONGEST_GAP] *= options.next_visit_weight
     newest_ms = found.times_ms.max(initial=0)
@@ -104,6 +107,7 @@ class Examples:
     found: Sequences
     cut: Windows
     weights: NDArray[np.float64]  # (N,) of each token as a target
+    shares: NDArray[np.float32]  # (up to V + 1,) of each item among all targets
 
     def __len__(self) -> int:
         return len(self.cut.starts)
@@ -115,9 +119,9 @@ def examples(found: Sequences, options: TrainingOptions) -> Examples:
     cut = windows(found.rows, options.tokens)
     before = np.append(0, np.cumsum(weights > 0))  # (N + 1,) targets before each token
     teaches = before[cut.ends] > before[cut.scored]
-    return Examples(
-        found, Windows(cut.starts[teaches], cut.ends[teaches], cut.scored[teaches]), weights
-    )
+    kept = Windows(cut.starts[teaches], cut.ends[teaches], cut.scored[teaches])
+    counts = np.bincount(found.tokens.items, weights > 0)
+    return Examples(found, kept, weights, (counts / max(1.0, counts.sum())).astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -127,24 +131,20 @@ class Batch:
     tokens: Tokens
     targets: NDArray[np.int64]  # (B, T) item index, 0 where there is none
     weights: NDArray[np.float32]  # (B, T)
+    shares: NDArray[np.float32]  # those of `Examples`
 
     def rows(self, first: int, step: int) -> "Batch":
         """Every *step*-th row from *first* on: one process's share."""
         if step == 1:
             return self
         tokens = Tokens(*(values[first::step] for values in self.tokens))
-        return Batch(tokens, self.targets[first::step], self.weights[first::step])
+        targets, weights = self.targets[first::step], self.weights[first::step]
+        return Batch(tokens, targets, weights, self.shares)
 
 
-def batches(
-    found: Sequences,
-    cut: Windows,
-    weights: NDArray[np.float64],
-    tokens_a_batch: int,
-    rng: np.random.Generator,
-) -> Iterator[Batch]:
+def batches(examples: Examples, tokens_a_batch: int, rng: np.random.Generator) -> Iterator[Batch]:
     """Every window once, in random order but with those of like length together."""
-    lengths = cut.ends - cut.starts - 1
+    lengths = examples.cut.ends - examples.cut.starts - 1
     noise = rng.uniform(0.7, 1.4, len(lengths))
     order = np.argsort(lengths * noise, kind="stable")
     groups: list[list[int]] = []
@@ -158,12 +158,11 @@ def batches(
         group.append(window)
     groups.append(group)
     for number in rng.permutation(len(groups)).tolist():
-        yield _batch(found, cut, weights, np.array(groups[number]))
+        yield _batch(examples, np.array(groups[number]))
 
 
-def _batch(
-    found: Sequences, cut: Windows, weights: NDArray[np.float64], chosen: NDArray[np.int64]
-) -> Batch:
+def _batch(examples: Examples, chosen: NDArray[np.int64]) -> Batch:
+    found, cut = examples.found, examples.cut
     lengths = cut.ends[chosen] - cut.starts[chosen] - 1  # (B,)
     offsets = np.arange(lengths.max())[None, :]  # (1, T)
     real = offsets < lengths[:, None]  # (B, T)
@@ -173,5 +172,6 @@ def _batch(
     return Batch(
         tokens=Tokens(*(np.where(real, values[at], 0) for values in found.tokens)),
         targets=np.where(real, found.tokens.items[following], 0),
-        weights=np.where(counted, weights[following], 0).astype(np.float32),
+        weights=np.where(counted, examples.weights[following], 0).astype(np.float32),
+        shares=examples.shares,
     )

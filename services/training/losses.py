@@ -20,7 +20,8 @@ def weighted_loss(network: Network, batch: Batch, options: TrainingOptions) -> T
     if network.shape.items <= options.full_softmax_below:
         losses = _full_losses(network, reading, tokens[0], targets, chosen)
     else:
-        losses = _sampled_losses(network, reading, tokens[0], targets, chosen, options)
+        shares = torch.from_numpy(batch.shares).to(device)
+        losses = _sampled_losses(network, reading, tokens[0], targets, chosen, shares, options)
     return (losses * weights[chosen]).sum()
 
 
@@ -40,12 +41,13 @@ def _sampled_losses(
     history: Tensor,
     targets: Tensor,
     chosen: Tensor,
+    shares: Tensor,
     options: TrainingOptions,
 ) -> Tensor:
-    """``(M,)`` losses over the target, uniform negatives shared by the batch, and the history."""
+    """``(M,)`` losses over the target, negatives shared by the batch, and the history."""
     users, target = reading.users[chosen], targets[chosen]  # (M, D), (M,)
-    drawn = torch.randint(1, network.shape.items + 1, (options.negatives,), device=target.device)
-    others = network.scores(users, network.vectors_of(drawn))  # (M, N)
+    drawn, log_odds = _negatives(target, network.shape.items, shares, options)  # (N,), (N,)
+    others = network.scores(users, network.vectors_of(drawn)) - log_odds  # (M, N)
     # A negative that is the target itself would be pushed away and pulled at once.
     others = others.masked_fill(drawn[None, :] == target[:, None], float("-inf"))
     own = (users * network.vectors_of(target)).sum(-1, keepdim=True)  # (M, 1)
@@ -57,6 +59,25 @@ def _sampled_losses(
         of_history = _history_scores(network, reading, history)[chosen]
         logits = [own + copied, others, of_history.masked_fill(is_target, float("-inf"))]
     return F.cross_entropy(torch.cat(logits, dim=1), torch.zeros_like(target), reduction="none")
+
+
+def _negatives(
+    target: Tensor, items: int, shares: Tensor, options: TrainingOptions
+) -> tuple[Tensor, Tensor]:
+    """
+    Items ``(N,)`` to tell targets from, and by how much each is overrepresented, as a logarithm.
+
+    Uniform draws, and if so chosen the batch's own targets too (mixed negative sampling: Yang et
+    al., WWW 2020). A popular item is a target more often; taking the logarithm of its expected
+    number off its score (Bengio & Senécal, 2008; Yi et al., RecSys 2019) leaves the optimum where
+    uniform draws have it.
+    """
+    drawn = torch.randint(1, items + 1, (options.negatives,), device=target.device)
+    if not options.in_batch_negatives:
+        return drawn, torch.zeros(options.negatives, device=target.device)
+    drawn = torch.cat([drawn, target])
+    share = F.pad(shares, (0, items + 1 - len(shares)))[drawn]
+    return drawn, torch.log1p(len(target) * share * items / options.negatives)
 
 
 def _histories(history: Tensor) -> Tensor:

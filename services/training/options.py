@@ -26,7 +26,10 @@ class TrainingOptions:
     tokens_a_batch: int = 256
     full_softmax_below: int = 4096  # items; a larger catalogue is sampled
     negatives: int = 1024
-    minor_target_weight: float = 0.2
+    in_batch_negatives: bool = False  # the batch's targets as well: for a very large catalogue
+    cart_weight: float = 1.0  # of a target, beside a view or a click
+    checkout_weight: float = 0.2  # follows from an order, not from what was on the page
+    purchase_weight: float = 1.0
     next_visit_weight: float = 0.3  # of a target that comes more than 30 minutes later
     half_life_days: float = 45.0
     popularity_half_life_days: float = 7.0

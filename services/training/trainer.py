@@ -220,9 +220,7 @@ def _batches(
         examples, done = shards[shard], 0
         if not len(examples):
             continue
-        for batch in batches(
-            examples.found, examples.cut, examples.weights, options.tokens_a_batch, rng
-        ):
+        for batch in batches(examples, options.tokens_a_batch, rng):
             before = (place + done / len(examples)) / len(shards)
             done += len(batch.targets)
             yield before, (place + done / len(examples)) / len(shards), batch

@@ -1,11 +1,14 @@
 """What the network learns from, and that nothing is learnt twice or never."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from services.training.examples import batches, sequences, target_weights, windows
+from services.training.examples import batches, examples, sequences, target_weights, windows
 from services.training.options import TrainingOptions
 from services.training.pipeline import make_vocabulary, train
+from stream.event_types import EventType
 from stream.keys import item_key
 from tests.tiny_model import TINY, tiny_log
 
@@ -31,8 +34,7 @@ def test_a_batch_pairs_each_input_with_what_followed():
     """Off by one here and the network learns to repeat its input."""
     log = tiny_log(IDS, users=5, events=8)
     found = sequences(log, np.arange(1, 10))
-    weights = target_weights(found, TINY)
-    drawn = batches(found, windows(found.rows, 4), weights, 16, np.random.default_rng(0))
+    drawn = batches(examples(found, replace(TINY, tokens=4)), 16, np.random.default_rng(0))
 
     seen = 0
     for batch in drawn:
@@ -41,6 +43,28 @@ def test_a_batch_pairs_each_input_with_what_followed():
         followers = batch.tokens.items[counted] % 9 + 1  # the log walks through the items in order
         assert batch.targets[counted].tolist() == followers.tolist()
     assert seen == 5 * 7
+
+
+def test_what_is_taken_back_is_seen_but_never_a_target():
+    """Recommending what was just removed or disliked would be the one sure mistake."""
+    kinds = [
+        EventType.CLICK,
+        EventType.ADD_TO_CART,
+        EventType.PURCHASE,
+        EventType.CHECKOUT,
+        EventType.REMOVE_FROM_CART,
+        EventType.DISLIKE,
+        EventType.REFUND,
+    ]
+    log = tiny_log(IDS, users=1, events=8)
+    log = replace(log, types=np.array([EventType.VIEW, *kinds], np.int64))
+    options = TrainingOptions(cart_weight=2, purchase_weight=3, checkout_weight=0.5)
+
+    found = sequences(log, np.arange(1, 10))
+    weights = target_weights(found, options)
+
+    assert len(found.rows) == 8
+    assert weights.tolist() == pytest.approx([0, 1, 2, 3, 0.5, 0, 0, 0], rel=1e-3)
 
 
 def test_of_two_ids_with_one_key_the_smaller_has_it():
@@ -69,8 +93,6 @@ def test_the_same_seed_gives_the_same_network():
 
 def test_a_large_catalogue_is_sampled_and_still_learnt():
     """Full softmax over a million items would not end."""
-    from dataclasses import replace
-
     options = replace(TINY, full_softmax_below=1, negatives=16)
     log = tiny_log([f"item-{number}" for number in range(40)])
 

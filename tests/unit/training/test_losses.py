@@ -8,11 +8,12 @@ import torch
 
 from model_repo.ranker.network import Network, Shape, Tokens
 from services.training.examples import Batch
-from services.training.losses import _history_scores, weighted_loss
+from services.training.losses import _history_scores, _negatives, weighted_loss
 from services.training.options import TrainingOptions
 
 ITEMS = 12
 OPTIONS = TrainingOptions(negatives=4000)
+SHARES = np.bincount([3, 7, 9, 2], minlength=ITEMS + 1).astype(np.float32) / 4
 
 
 def a_network(copy_heads: int) -> Network:
@@ -27,7 +28,7 @@ def a_batch() -> Batch:
     items = np.array([[3, 5, 3, 7], [2, 9, 0, 0]], np.int64)
     targets = np.array([[5, 3, 7, 11], [9, 2, 0, 0]], np.int64)
     weights = np.array([[0, 1, 1, 0.5], [1, 0.2, 0, 0]], np.float32)
-    return Batch(Tokens(items, *[np.zeros_like(items)] * 6), targets, weights)
+    return Batch(Tokens(items, *[np.zeros_like(items)] * 6), targets, weights, SHARES)
 
 
 def test_weights_count_and_what_weighs_nothing_does_not():
@@ -53,6 +54,19 @@ def test_a_large_sample_prefers_what_the_whole_catalogue_prefers(copy_heads: int
 
     cosine = torch.cosine_similarity(full_gradient.flatten(), sampled_gradient.flatten(), dim=0)
     assert cosine > 0.85
+
+
+def test_popular_items_are_not_punished_for_being_drawn_more_often():
+    """In-batch negatives are targets, so the popular ones; uncorrected, they would sink."""
+    torch.manual_seed(3)
+    target = torch.tensor([3, 7, 9, 2]).repeat(500)
+    options = replace(OPTIONS, in_batch_negatives=True)
+
+    drawn, log_odds = _negatives(target, ITEMS, torch.from_numpy(SHARES), options)
+
+    weights = torch.bincount(drawn, torch.exp(-log_odds), minlength=ITEMS + 1)[1:]
+    expected = torch.full((ITEMS,), OPTIONS.negatives / ITEMS)
+    assert torch.allclose(weights, expected, rtol=0.12)
 
 
 def test_each_item_of_the_history_is_scored_once_with_all_that_is_added_to_it():

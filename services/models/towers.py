@@ -16,15 +16,16 @@ TIMEOUT_S = 10.0  # it is in no hurry, and a busy machine reads texts slowly
 class TritonTowers:
     """MiniLM and the versions' item towers on a Triton server."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self._address = address
+        self._timeout_s = timeout_s
         self._client: Client | None = None
 
     async def knows(self, version: str, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
         """``(N,)``: which items *version* was trained with. Raises `RankerUnavailable`."""
         tensors = {"item_key": keys[:, None]}
         found = await call(
-            self._connected(), COMPANION, tensors, ("is_known",), TIMEOUT_S, version=version
+            self._connected(), COMPANION, tensors, ("is_known",), self._timeout_s, version=version
         )
         return found["is_known"][:, 0]
 
@@ -33,7 +34,9 @@ class TritonTowers:
         tensors: dict[str, NDArray[Any]] = {
             "text": np.array([[text.encode()] for text in texts], np.object_)
         }
-        found = await call(self._connected(), TEXT_ENCODER, tensors, ("text_vector",), TIMEOUT_S)
+        found = await call(
+            self._connected(), TEXT_ENCODER, tensors, ("text_vector",), self._timeout_s
+        )
         return found["text_vector"]
 
     async def vectors(
@@ -42,7 +45,12 @@ class TritonTowers:
         """Item vectors ``(N, D)`` of text vectors ``(N, 384)``. Raises `RankerUnavailable`."""
         tensors: dict[str, NDArray[Any]] = {"item_key": keys[:, None], "text_vector": texts}
         found = await call(
-            self._connected(), COMPANION, tensors, ("item_vector",), TIMEOUT_S, version=version
+            self._connected(),
+            COMPANION,
+            tensors,
+            ("item_vector",),
+            self._timeout_s,
+            version=version,
         )
         return found["item_vector"]
 

@@ -1,9 +1,7 @@
 """``headrace train``: from an event log to a version of the ranker."""
 
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 from rich.table import Table
 
 from services.commands.parameters import Moment
 from services.connection import connect
+from services.display.progress import reported
 from services.errors import CommandFailed
+from services.logs.catalogue_log import FIELDS
 from services.logs.columns import Column, column_of, parse_mapping
-from services.logs.rows import format_of, open_rows
 from services.settings import Settings
 from services.training import distributed
+from services.training.texts import read_catalogue, text_vectors
 from services.training.unfinished import Unfinished, newest_unfinished
+from stream.items import Item
 from stream.keys import item_key
 
 if TYPE_CHECKING:
@@ -63,7 +64,15 @@ class Holdout(click.ParamType):
 @click.option(
     "--items",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The catalogue (CSV, Parquet, JSON Lines): only items in it can be recommended.",
+    help="The catalogue (CSV, Parquet, JSON Lines): only items in it can be recommended, and the "
+    "model reads their texts.",
+)
+@click.option(
+    "--map-item",
+    "item_mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Which column of --items holds a field: title, brand, categories.",
 )
 @click.option("--from", "from_ms", type=Moment(), help="First event time to read.")
 @click.option("--until", "until_ms", type=Moment(), help="Read only events before this time.")
@@ -111,6 +120,7 @@ def train(
     out: Path | None,
     mapping: tuple[str, ...],
     items: Path | None,
+    item_mapping: tuple[str, ...],
     from_ms: int | None,
     until_ms: int | None,
     holdout: tuple[float | None, int | None],
@@ -132,7 +142,8 @@ def train(
 
     \b
     headrace train events.parquet --map event_type=event --map item_id=item \\
-        --map event_timestamp=ts_ms:ms --holdout 2016-10-01
+        --map event_timestamp=ts_ms:ms --holdout 2016-10-01 \\
+        --items items.csv --map-item title=name --map-item categories=category
     """
     out = out or _default_out(resume=resume)
     if out.exists():
@@ -141,6 +152,7 @@ def train(
         "log": str(events.absolute()),
         "--map": sorted(mapping),
         "--items": items and str(items.absolute()),
+        "--map-item": sorted(item_mapping),
         "--from": from_ms,
         "--until": until_ms,
     }
@@ -148,27 +160,30 @@ def train(
         console = Console(stderr=True, quiet=distributed.rank() > 0)
         run = Unfinished(out)
         run.begin(choices, resume=resume)
-        with console.status(f"Reading {events}"):
+        with run.preparing(), console.status(f"Reading {events}"):
+            catalogue = None if items is None else _catalogue(items, mapping, item_mapping)
             data = run.data(
-                lambda: _source(events, parse_mapping(mapping), items, from_ms, until_ms)
+                lambda: _source(events, parse_mapping(mapping), catalogue, from_ms, until_ms)
             )
+            from_holdout_ms = _holdout_from(data, holdout)
         console.print(f"{data.actions:,} actions on {len(data.item_ids):,} items.")
         if processes > 1 and not distributed.is_launched():
             distributed.launch(processes, [*sys.argv[1:], "--out", str(out), "--resume"])
-        _train(run, data, _holdout_from(data, holdout), out, device, chosen, console)
+        texts = None if catalogue is None else _text_vectors(data, catalogue, console)
+        _train(run, data, texts, from_holdout_ms, out, device, chosen, console)
 
 
 def _source(
     events: Path,
     mapping: Mapping[str, Column],
-    items: Path | None,
+    catalogue: Mapping[str, Item] | None,
     from_ms: int | None,
     until_ms: int | None,
 ) -> "Source":
     from services.training.arrivals import narrowed, open_source
 
     source = open_source(events, mapping)
-    known = None if items is None else _known(items, column_of(dict(mapping), "item_id"))
+    known = None if catalogue is None else [item_key(item_id) for item_id in catalogue]
 
     def wanted(chunk: "Arrivals") -> "NDArray[np.bool_]":
         times_ms = chunk["timestamp_ms"]
@@ -183,6 +198,7 @@ def _source(
 def _train(
     run: Unfinished,
     data: "Dataset",
+    texts: "NDArray[np.float16] | None",
     holdout_from_ms: int,
     out: Path,
     device: str,
@@ -190,7 +206,6 @@ def _train(
     console: Console,
 ) -> None:
     with console.status("Loading PyTorch"):
-        from services.training.arrivals import UnreadableLog
         from services.training.options import TrainingOptions
         from services.training.pipeline import train as learn
         from services.training.release import write_version
@@ -199,18 +214,16 @@ def _train(
         given["least_steps"] = 0
     options = TrainingOptions(**given)
     try:
-        with _reported(console) as progress:
+        with run.preparing(), reported(console, "Training") as progress:
             trained = learn(
                 data,
                 options,
                 holdout_from_ms=holdout_from_ms,
                 progress=progress,
+                text_vectors=texts,
                 device=device,
                 keep_in=run.directory,
             )
-    except UnreadableLog:
-        run.remove()
-        raise
     except KeyboardInterrupt:
         raise CommandFailed(
             f"interrupted. Go on with the same options and --resume --out {out}."
@@ -223,37 +236,26 @@ def _train(
     click.echo(f"Wrote {out}. Serve it with: headrace model deploy {out}")
 
 
-def _known(items: Path, column: Column) -> list[int]:
-    """The keys of the items in the catalogue *items*."""
-    with open_rows(items, format_of(items, None), {column.name}) as rows:
-        ids = {str(row.values.get(column.name)) for row in rows.rows if row.fault is None}
-    return [item_key(one) for one in ids]
+def _catalogue(
+    file: Path, mapping: tuple[str, ...], item_mapping: tuple[str, ...]
+) -> dict[str, Item]:
+    # The log and the catalogue of a shop mostly call an item's id the same.
+    item_id = column_of(parse_mapping(mapping), "item_id")
+    own = parse_mapping(item_mapping, FIELDS)
+    return read_catalogue(file, {"item_id": item_id, **own})
 
 
-@contextmanager
-def _reported(console: Console) -> Iterator[Callable[[float], None]]:
-    """What to call with the share done: a bar on a terminal, elsewhere a line every 5 s."""
-    if not console.is_terminal:
-        yield (lambda share: None) if console.quiet else _Lines()
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
-    remaining = TimeRemainingColumn(elapsed_when_finished=True)
-    with Progress(*columns, remaining, console=console) as bar:
-        task = bar.add_task("Training", total=1.0)
-        yield lambda share: bar.update(task, completed=share)
-        bar.update(task, completed=1.0)
-
-
-class _Lines:
-    def __init__(self) -> None:
-        self._started_s = self._said_s = time.monotonic()
-
-    def __call__(self, share: float) -> None:
-        now_s = time.monotonic()
-        if now_s - self._said_s >= 5 and share > 0.01:  # the first steps tell nothing
-            self._said_s = now_s
-            left_s = (now_s - self._started_s) * (1 - share) / share
-            click.echo(f"Training: {share:.0%}, about {left_s:.0f} s left", err=True)
+def _text_vectors(
+    data: "Dataset", catalogue: Mapping[str, Item], console: Console
+) -> "NDArray[np.float16]":
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Reading the items' texts", total=len(data.item_ids))
+        return text_vectors(
+            data.item_ids,
+            catalogue,
+            Settings().cache_dir / "text",
+            lambda texts: bar.advance(task, texts),
+        )
 
 
 def _show(trained: "Trained", holdout_from_ms: int) -> None:

@@ -103,6 +103,7 @@ def train(
     *,
     holdout_from_ms: int,
     progress: Progress = lambda share: None,
+    text_vectors: NDArray[np.float16] | None = None,
     device: str = "cpu",
     keep_in: Path | None = None,
 ) -> Trained:
@@ -113,6 +114,7 @@ def train(
     untrained while the judging goes on.
 
     Args:
+        text_vectors: ``(V, text_dim)`` of the set's items; 0 where one has no text.
         device: ``cpu`` or ``cuda``.
         keep_in: A directory for checkpoints, and to go on from those that are there.
 
@@ -134,7 +136,8 @@ def train(
     fine_tune = options.final_epochs if holdout_from_ms <= data.last_ms else 0
     epochs = _epochs(tokens, options)
     share = (1 - EVALUATION_SHARE) * epochs / (epochs + fine_tune)
-    network = new_network(len(vocabulary.item_keys), options).to(device)
+    texts = None if text_vectors is None else by_index(text_vectors, indices)
+    network = new_network(len(vocabulary.item_keys), options, texts).to(device)
     judge = Judge(data.newest(JUDGED_ACTIONS), keys, vocabulary, options, holdout_from_ms)
     run = {**asdict(options), "holdout_from_ms": holdout_from_ms, "last_ms": data.last_ms}
 
@@ -169,6 +172,13 @@ def train(
 def _epochs(tokens: int, options: TrainingOptions) -> int:
     steps_an_epoch = max(1, tokens // options.tokens_a_batch)
     return max(options.epochs, math.ceil(options.least_steps / steps_an_epoch))
+
+
+def by_index(values: NDArray[np.float16], indices: NDArray[np.int64]) -> NDArray[np.float16]:
+    """Rows ``(V, n)`` of a set's items as rows of the network's, whose *indices* are 1-based."""
+    ordered = np.zeros((indices.max(initial=0), values.shape[1]), values.dtype)
+    ordered[indices - 1] = values
+    return ordered
 
 
 def make_vocabulary(

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Unfinished:
     def __init__(self, out: Path) -> None:
         self.directory = out.with_name(f"{out.name}{SUFFIX}")
         self._out = out
+        self._resumed = False
 
     def begin(self, choices: Mapping[str, Any], *, resume: bool) -> None:
         """
@@ -55,22 +57,29 @@ class Unfinished:
         elif distributed.rank() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(asked))
+        self._resumed = resume
         distributed.wait_for_all()
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """What is refused in here leaves nothing of a run that was begun for it."""
+        try:
+            yield
+        except CommandFailed:
+            if not self._resumed:
+                self.remove()
+            raise
 
     def data(self, source: Callable[[], Source]) -> Dataset:
         """
         The run's training set, made of *source* if it has not been yet.
 
         Raises:
-            UnreadableLog: If the log cannot be read; nothing of the run is left then.
+            UnreadableLog: If the log cannot be read.
         """
         directory = self.directory / "data"
         if distributed.rank() == 0 and not (directory / META).exists():
-            try:
-                write_dataset(source(), directory)
-            except CommandFailed:
-                self.remove()
-                raise
+            write_dataset(source(), directory)
         distributed.wait_for_all()
         return Dataset(directory)
 

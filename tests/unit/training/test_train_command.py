@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file
 
 from services.cli import main
-from services.commands import train
+from services.display import progress
 from services.training.checkpoints import Checkpoint
 
 DAY_MS = 86_400_000
@@ -65,7 +65,7 @@ def test_an_interrupted_run_is_resumed_to_the_same_version(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(train._Lines, "__call__", interrupt)
+        interrupted.setattr(progress._Lines, "__call__", interrupt)
         first = run(log, *MAP, *FEW, "--out", out)
     again = run(log, *MAP, *FEW, "--out", out)
     otherwise = run(log, *MAP, *FEW, "--out", out, "--resume", "--until", "2030-01-01")
@@ -79,20 +79,25 @@ def test_an_interrupted_run_is_resumed_to_the_same_version(
     assert not out.with_name("version.training").exists()
 
 
-def test_the_choice_of_what_to_read_is_kept(log: Path, tmp_path: Path):
-    """Only items of the catalogue, only events before a date."""
-    catalogue = tmp_path / "items.jsonl"
-    catalogue.write_text("".join(json.dumps({"item_id": f"i{n}"}) + "\n" for n in range(9)))
-
+def test_the_catalogue_says_which_items_and_what_their_texts_are(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Only items of the catalogue, only events before a date; texts go into the version."""
+    monkeypatch.setenv("HEADRACE_CACHE_DIR", str(tmp_path / "cache"))
+    catalogue = tmp_path / "items.csv"
+    catalogue.write_text("item_id,name\n" + "".join(f"i{n},hat number {n}\n" for n in range(9)))
     out = tmp_path / "version"
-    done = run(
-        log, *MAP, *FEW, "--items", catalogue, "--until", "2016-07-18T00:05:00Z", "--out", out
-    )
+    asked = (log, *MAP, *FEW, "--items", catalogue, "--until", "2016-07-18T00:05:00Z", "--out", out)
 
+    unnamed = run(*asked)
+    done = run(*asked, "--map-item", "title=name")
+
+    assert unnamed.exit_code == 2 and "--map-item title=NAME" in unnamed.stderr
     assert done.exit_code == 0, done.output
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["vocabulary_size"] == 9
     assert manifest["data_range"][1] < "2016-07-18T00:05"
+    assert json.loads((out / "config.json").read_text())["text_dim"] == 384
 
 
 @pytest.mark.parametrize(

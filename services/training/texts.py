@@ -1,0 +1,64 @@
+"""What items' texts say, as vectors beside the items of a training set."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import CommandFailed
+from services.logs.catalogue_log import ItemReader
+from services.logs.columns import Column
+from services.logs.rows import BadRow, format_of, open_rows
+from services.text.encoder import DIM, TextEncoder
+from stream.items import Item, item_text
+
+
+def read_catalogue(
+    file: Path, mapping: Mapping[str, Column], *, separator: str = "/"
+) -> dict[str, Item]:
+    """
+    The items in *file* (CSV, Parquet, JSON Lines), by item id; of two the later one counts.
+
+    Args:
+        mapping: Field of an item to its column, as for `headrace catalogue`.
+        separator: Cuts a text of several categories.
+
+    Raises:
+        CommandFailed: If a row is not an item.
+    """
+    reader = ItemReader(mapping, separator=separator)
+    items: dict[str, Item] = {}
+    with open_rows(file, format_of(file, None), reader.columns) as log:
+        log.require([column.name for column in mapping.values()])
+        for row in log.rows:
+            try:
+                item, _ = reader.read(row)
+            except BadRow as error:
+                raise CommandFailed(
+                    f"{file}, line {row.line} is not an item: {error}. "
+                    "Columns of other names: --map-item title=NAME."
+                ) from error
+            items[item.item_id] = item
+    return items
+
+
+def text_vectors(
+    item_ids: Sequence[str],
+    items: Mapping[str, Item],
+    cache_dir: Path,
+    advanced: Callable[[int], None] = lambda texts: None,
+) -> NDArray[np.float16]:
+    """
+    ``(V, 384)`` of *item_ids*, in their order: of length 1, or 0 for one that is not in *items*.
+
+    Args:
+        cache_dir: Where vectors are kept for the next time.
+        advanced: Called with how many more texts are done.
+    """
+    vectors = np.zeros((len(item_ids), DIM), np.float16)
+    places = [place for place, item_id in enumerate(item_ids) if item_id in items]
+    if places:
+        texts = [item_text(items[item_ids[place]]) for place in places]
+        vectors[places] = TextEncoder(cache_dir).encode(texts, advanced=advanced)
+    return vectors

@@ -25,7 +25,9 @@ COMPANION = "item_tower"  # the one directory that a version may hold: a model r
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".npy", ".npz")
 PICKLE_OPENING = range(2, 6)  # the protocol, after the byte 0x80
 ZIP_OPENING = b"PK\x03\x04"  # torch.save writes a zip of pickles
-SCORE_TOLERANCE = 0.2  # of scores between -14 and 14: recorded in float32, served in bf16
+# Scores are recorded in float32 and served in bf16, which has two digits and a half.
+SCORE_TOLERANCE = 0.2
+RELATIVE_TOLERANCE = 0.02  # of a row's highest score, which is some 10
 SAME_ITEMS = 0.9  # of the golden batch's slates; neighbours with near equal scores may swap
 
 
@@ -187,9 +189,10 @@ def disagreement(manifest: Manifest, answer: Ranked) -> str | None:
     if same < SAME_ITEMS:
         return f"only {same:.0%} of the golden batch's items are as expected"
     off = np.abs(scores[:, None, :] - expected.scores[:, :, None])
-    worst = float(off[found].max(initial=0))
-    if worst > SCORE_TOLERANCE:
-        return f"scores of the golden batch's items differ by up to {worst:.3g}"
+    highest = np.abs(expected.scores).max(axis=1)[:, None, None]  # of each row
+    wrong = found & (off > SCORE_TOLERANCE + RELATIVE_TOLERANCE * highest)
+    if wrong.any():
+        return f"scores of the golden batch's items differ by up to {off[wrong].max():.3g}"
     return None
 
 

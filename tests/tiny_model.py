@@ -1,9 +1,11 @@
 """A real version of the ranker, trained in about a second, for tests that need one to serve."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.training.log import EventLog
 from services.training.options import TrainingOptions
@@ -21,6 +23,7 @@ TINY = TrainingOptions(
     tokens=10,
     history_length=20,
     dropout=0.0,
+    embedding_dropout=0.0,
     learning_rate=2e-2,
     tokens_a_batch=128,
 )
@@ -43,11 +46,19 @@ def tiny_log(item_ids: Sequence[str], *, users: int = 60, events: int = 12) -> E
     ).by_time()
 
 
-def build_tiny_version(out: Path, item_ids: Sequence[str], seed: int = 1) -> Path:
+def build_tiny_version(
+    out: Path,
+    item_ids: Sequence[str],
+    seed: int = 1,
+    text_vectors: NDArray[np.floating] | None = None,
+) -> Path:
     """Train on a walk through *item_ids* and write the version directory *out*."""
-    from dataclasses import replace
-
     options = replace(TINY, seed=seed)
     log = tiny_log(item_ids)
-    trained = train(log, options, holdout_from_ms=int(log.times_ms[-1]) - 60_000)
+    trained = train(
+        log,
+        options,
+        holdout_from_ms=int(log.times_ms[-1]) - 60_000,
+        text_vectors=text_vectors,
+    )
     return write_version(out, trained, options)

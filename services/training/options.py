@@ -37,3 +37,17 @@ class TrainingOptions:
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, for GPUs
     patience: int = 0  # epochs without a better held-out NDCG@10 before it stops; 0: never
     threads: int = 1  # with steps this small a second one mostly waits
+
+    @classmethod
+    def small_data(cls) -> "TrainingOptions":
+        """For a few hundred thousand actions on ten thousand items, few of each: see model.md."""
+        return cls(
+            epochs=20,
+            dim=128,
+            copy_heads=0,
+            dropout=0.3,
+            embedding_dropout=0.4,
+            learning_rate=4e-3,
+            tokens_a_batch=2000,
+            precision="bf16",
+        )

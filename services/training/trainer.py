@@ -166,7 +166,10 @@ def fit(
         The mean loss of the last epoch, in nats.
     """
     optimizer = torch.optim.AdamW(
-        network.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        network.parameters(),
+        options.learning_rate,
+        weight_decay=options.weight_decay,
+        fused=True,  # one pass over the item table, not eight
     )
     run = Run(network, optimizer, stop)
     if checkpoint is not None:

@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 # Two images: `headrace` (worker, archiver and every command) and `triton` (NVIDIA's server with
-# the packages that the ranker imports). compose.yaml builds both.
+# the packages that the models import). compose.yaml builds both.
 
 FROM python:3.11.14-slim-bookworm AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_CACHE_DIR=/var/cache/uv
@@ -37,7 +37,7 @@ CMD ["worker"]
 # Triton 2.51, the version that the tests run; its Python is 3.10 and its stub needs numpy 1.
 FROM nvcr.io/nvidia/tritonserver:24.10-py3 AS triton
 RUN pip install --no-cache-dir \
-    numpy==1.26.4 torch==2.13.0 safetensors==0.8.0
+    numpy==1.26.4 torch==2.13.0 safetensors==0.8.0 tokenizers==0.23.3
 RUN useradd --uid 10001 --user-group --no-create-home headrace
 ENV HOME=/tmp
 USER headrace

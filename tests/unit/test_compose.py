@@ -102,6 +102,6 @@ def test_state_lies_in_named_volumes(compose: dict[str, Any]) -> None:
 def test_triton_imports_the_versions_that_we_train_with() -> None:
     """Weights written by one version of torch and safetensors are read by the same one."""
     dockerfile, lock = (ROOT / "Dockerfile").read_text(), (ROOT / "uv.lock").read_text()
-    for package in ("torch", "safetensors", "uv"):
+    for package in ("torch", "safetensors", "tokenizers", "uv"):
         (pinned,) = re.findall(rf"\b{package}==([\d.]+\d)", dockerfile)
         assert f'name = "{package}"\nversion = "{pinned}"' in lock, package

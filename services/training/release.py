@@ -21,6 +21,7 @@ from services.training.options import TrainingOptions
 from services.training.pipeline import Trained, as_metrics
 
 CODE = ("model.py", "serving.py", "top_k.py", "graphs.py", "network.py", "pretrained.py")
+ITEM_IDS = "item_ids.json"  # of the item keys, in their order: what training goes on from
 POPULAR = 200
 GOLDEN_RANKS = 20
 
@@ -81,6 +82,7 @@ def _write_files(directory: Path, trained: Trained, options: TrainingOptions) ->
         {"item_keys": vocabulary.item_keys, "popularity": vocabulary.popularity},
         directory / "items.safetensors",
     )
+    (directory / ITEM_IDS).write_text(json.dumps(vocabulary.item_ids, ensure_ascii=False))
     code = Path(network_module.__file__).parent
     for name in CODE:
         shutil.copyfile(code / name, directory / name)

@@ -169,7 +169,7 @@ from pathlib import Path
 import numpy as np
 from services.training.arrivals import ARRIVAL, ItemNames, Source
 from services.training.dataset import write_dataset
-from services.training.pipeline import Shards
+from services.training.shards import Shards
 from services.training.trainer import fit, new_network
 from stream.history import ENTRY
 from tests.tiny_model import TINY

@@ -7,7 +7,8 @@ import pytest
 
 from services.training.examples import batches, examples, sequences, target_weights, windows
 from services.training.options import TrainingOptions
-from services.training.pipeline import make_vocabulary, train
+from services.training.pipeline import train
+from services.training.vocabulary import make_vocabulary
 from stream.event_types import EventType
 from stream.keys import item_key
 from tests.tiny_model import TINY, tiny_log

@@ -2,7 +2,7 @@
 # which `demo` and `test` do by themselves; a second run downloads nothing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up doctor test check format lint types unit golden integration docs lock clean
+.PHONY: help setup demo up doctor test check format lint types unit golden integration parity docs lock clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .tools/uv)
@@ -46,6 +46,9 @@ golden: $(BIN)/.synced  ## Recorded traffic through the pure pipeline
 
 integration: setup  ## Tests on real servers: two processes, each with a stack of its own
 	$(BIN)/pytest -q -n 2 --dist loadfile --durations=15 tests/integration
+
+parity: setup  ## Compare 10,000 moments of a live run: what training sees with what serving saw
+	HEADRACE_TEST_MOMENTS=10000 $(BIN)/pytest -q -s tests/integration/test_parity.py
 
 docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml and docs/settings.md anew from the code
 	$(BIN)/python -m services.docs.asyncapi > docs/asyncapi.yaml

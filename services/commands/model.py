@@ -367,12 +367,4 @@ def _source(given: str) -> str:
 
 
 def _serving(repository: Path | None) -> Serving:
-    settings = connect(ModelSettings)
-    models = repository or settings.model_repository or settings.data_dir / "models"
-    return Serving(
-        repository=models / settings.model_name,
-        triton_address=settings.triton_address,
-        kafka_servers=settings.kafka_servers,
-        prefix=settings.prefix,
-        device=settings.triton_device,
-    )
+    return Serving.of(connect(ModelSettings), repository)

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from services.models.state import read_state
+from services.settings import ModelSettings
 from stream import topics
 from stream.deployments import Deployment
 
@@ -17,6 +19,18 @@ class Serving:
     kafka_servers: str
     prefix: str
     device: str = "cpu"
+
+    @classmethod
+    def of(cls, settings: ModelSettings, repository: Path | None = None) -> Self:
+        """Where *settings* say; *repository* holds all models and takes the place of theirs."""
+        models = repository or settings.model_repository or settings.data_dir / "models"
+        return cls(
+            repository=models / settings.model_name,
+            triton_address=settings.triton_address,
+            kafka_servers=settings.kafka_servers,
+            prefix=settings.prefix,
+            device=settings.triton_device,
+        )
 
     @property
     def model(self) -> str:

@@ -7,12 +7,11 @@ import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
 
-from .serving import Version, overlap, sampled_inputs
+from .serving import Version, fastest
 
 REQUIRED = ("item_keys", "event_types", "ages_s")
 OPTIONAL = ("price_buckets", "context")  # int32, 0 is unknown
 OUTPUTS = ("item_keys", "scores", "user_vector")
-LEAST_OVERLAP = 0.95  # of a slate in bf16 with the same in float32
 
 
 class TritonPythonModel:
@@ -26,7 +25,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         torch.set_num_threads(int(_parameter(config, "threads", "1")))
         device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
-        self.version = _fastest(Version.load(Path(__file__).parent, device=device), device)
+        self.version, why = fastest(Version.load(Path(__file__).parent, device=device))
+        pb_utils.Logger.log_info(f"{args['model_name']} {args['model_version']} computes in {why}")
 
     def execute(self, requests):
         """Answer each request in order, with one forward pass over all of them."""
@@ -46,26 +46,6 @@ class TritonPythonModel:
             )
             for part in parts
         ]
-
-
-def _fastest(version, device):
-    """*version*, or its like in bf16 where that is faster and gives the same slates."""
-    if not _has_bf16(device):
-        return version
-    short, inputs = version.in_bf16(), sampled_inputs(version)
-    same = overlap(version.rank(*inputs), short.rank(*inputs))
-    if same < LEAST_OVERLAP:
-        pb_utils.Logger.log_warn(
-            f"ranker: slates in bf16 share only {same:.1%} with those in float32, which is used"
-        )
-        return version
-    return short
-
-
-def _has_bf16(device):
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported()
 
 
 def _read(request):

@@ -19,6 +19,7 @@ from .top_k import best_items
 
 SAMPLED_ROWS = 64
 COMPARED_RANKS = 20  # a slate
+LEAST_OVERLAP = 0.95  # of slates in bf16 with the same in float32
 
 
 class Answer(NamedTuple):
@@ -125,6 +126,28 @@ class Version:
         copies = reading.copies[:, -1].float() / scale  # (B, T)
         scores, best = best_items(users, self.item_vectors, self.k, (tokens[0] - 1, copies))
         return users, scores * scale, best
+
+
+def fastest(version: Version) -> tuple[Version, str]:
+    """
+    *version*, or its like in bf16 where the processor has that and the slates are the same.
+
+    Returns:
+        Which of them, and why, in words.
+    """
+    if not _has_bf16(version.item_vectors.device):
+        return version, "float32: the processor has no bf16"
+    short, inputs = version.in_bf16(), sampled_inputs(version)
+    same = overlap(version.rank(*inputs), short.rank(*inputs))
+    if same < LEAST_OVERLAP:
+        return version, f"float32: slates in bf16 share only {same:.1%} of their items with it"
+    return short, f"bf16: slates share {same:.1%} of their items with those in float32"
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def sampled_inputs(version: Version, seed: int = 0) -> tuple[np.ndarray, ...]:

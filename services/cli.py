@@ -19,7 +19,9 @@ COMMANDS = {
     "features": "services.commands.features",
     "dlq": "services.commands.dlq",
     "train": "services.commands.train",
+    "evaluate": "services.commands.evaluate",
     "model": "services.commands.model",
+    "bench": "services.commands.bench",
     "worker": "services.worker.main",
     "archiver": "services.archive.archiver",
 }

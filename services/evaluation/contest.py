@@ -14,7 +14,14 @@ from services.evaluation.fusion import (
     log_softmax,
     reciprocal_rank_fusion,
 )
-from services.evaluation.judging import LONGEST_LIST, Judged, join, judge
+from services.evaluation.judging import (
+    LONGEST_LIST,
+    Judged,
+    best_items,
+    hidden_table,
+    join,
+    judge,
+)
 from services.evaluation.queries import Queries
 from services.evaluation.walking import Scores
 
@@ -38,6 +45,7 @@ class Contest:
     What takes part, and how it is looked at.
 
     Attributes:
+        catalogue: V, the number of items.
         views: What is hidden from the slates, by the view's name. The first one teaches fusions.
         frozen: Methods that do not count, such as a network: asked block by block.
         logits: Those of *frozen* whose scores are logits; all others are probabilities or alike.
@@ -46,6 +54,7 @@ class Contest:
         longest: Places that a slate has.
     """
 
+    catalogue: int
     views: Mapping[str, View]
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
     logits: frozenset[str] = frozenset()
@@ -66,11 +75,14 @@ class Contest:
             block = queries.where(part)
             scores = self._asked(block, counted)
             logs = self._logs(scores)
-            fused = {one.name: _fuse(one, scores, logs) for one in self.fusions}
+            best = {name: best_items(one) for name, one in scores.items()}
+            best |= {
+                one.name: best_items(_fuse(one, self.catalogue, best, logs)) for one in self.fusions
+            }
             for view, hide in self.views.items():
-                hidden = hide(block)
-                for name, one in (scores | fused).items():
-                    parts[view][name].append(judge(one, block.right, hidden, self.longest))
+                hidden = hidden_table(hide(block), self.catalogue)
+                for name, items in best.items():
+                    parts[view][name].append(judge(items, block.right, hidden, self.longest))
             if self.learning:
                 self._learn(block, logs)
             progress(part.stop / len(queries))
@@ -110,7 +122,9 @@ class Contest:
                 fusion.weights.learn(chosen, block.right[:, 0], hidden)
 
 
-def _fuse(fusion: Fusion, scores: Mapping[str, Array], logs: Mapping[str, Array]) -> Array:
+def _fuse(
+    fusion: Fusion, catalogue: int, best: Mapping[str, NDArray[np.int64]], logs: Mapping[str, Array]
+) -> Array:
     if fusion.weights is None:
-        return reciprocal_rank_fusion([scores[name] for name in fusion.members])
+        return reciprocal_rank_fusion([best[name] for name in fusion.members], catalogue)
     return fusion.weights.fuse([logs[name] for name in fusion.members])

@@ -77,21 +77,29 @@ class Pairs:
 
     def __init__(self) -> None:
         self._rows: defaultdict[int, defaultdict[int, float]] = defaultdict(_row)
+        self._shares: dict[int, tuple[NDArray[np.int64], Scores]] = {}  # of rows that stood still
 
     def add(self, item: int, other: int, weight: float) -> None:
         """Count *other* once more with *item*."""
         self._rows[item][other] += weight
+        self._shares.pop(item, None)
 
     def mixed(self, newest_first: Iterable[int], fade: float, items: int) -> Scores:
         """The rows' shares, each row *fade* times the weight of the one before it."""
         found, weight = np.zeros(items), 1.0
         for item in newest_first:
-            if row := self._rows.get(item):
-                places = np.fromiter(row.keys(), np.int64, len(row))
-                counts = np.fromiter(row.values(), np.float64, len(row))
-                found[places] += weight / counts.sum() * counts
+            if item in self._rows:
+                places, shares = self._shares.get(item) or self._shared(item)
+                found[places] += weight * shares
             weight *= fade
         return found
+
+    def _shared(self, item: int) -> tuple[NDArray[np.int64], Scores]:
+        row = self._rows[item]
+        counts = np.fromiter(row.values(), np.float64, len(row))
+        shared = np.fromiter(row.keys(), np.int64, len(row)), counts / counts.sum()
+        self._shares[item] = shared
+        return shared
 
 
 class Markov:

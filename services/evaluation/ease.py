@@ -2,7 +2,10 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+
+from services.evaluation.queries import NOTHING
 
 LARGEST_CATALOGUE = 20_000  # items; the inverse of a larger Gram matrix does not fit
 
@@ -28,15 +31,18 @@ class Ease:
         gram = gram_matrix(users, items, catalogue)
         gram.diagonal().add_(regularization)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
-        self._weights = inverse.div_(-inverse.diagonal().clone())  # (V, V), column by column
-        self._weights.fill_diagonal_(0)
+        inverse.div_(-inverse.diagonal().clone()).fill_diagonal_(0)  # column by column
+        self._weights = torch.cat([inverse, torch.zeros(1, catalogue)])  # (V + 1, V)
+        self._padding = catalogue  # the row of zeros
 
     def scores(self, histories: NDArray[np.int64]) -> NDArray[np.float32]:
         """``(B, V)`` for ``(B, L)`` items, -1 pads; an item met twice counts once."""
-        seen = torch.zeros(len(histories), len(self._weights))
-        rows, columns = np.nonzero(histories >= 0)
-        seen[rows, histories[rows, columns]] = 1
-        scores: NDArray[np.float32] = (seen @ self._weights).numpy()
+        ordered = np.sort(histories, axis=1)
+        repeated = np.diff(ordered, axis=1, prepend=NOTHING - 1) == 0
+        places = torch.from_numpy(np.where(repeated | (ordered == NOTHING), self._padding, ordered))
+        scores: NDArray[np.float32] = F.embedding_bag(
+            places, self._weights, mode="sum", padding_idx=self._padding
+        ).numpy()
         return scores
 
 

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from services.evaluation.queries import NOTHING
 
 RANK_CONSTANT = 5.0  # small: the first places count; 60 is usual for long lists of documents
-DEPTH = 200
 FORGET = 0.995  # of what is known about the weights, with each block of queries
 PRIOR = 20.0  # how firmly the first weights stand, as a precision
 SMALLEST = 1e-7  # a probability; below it methods know nothing that is worth a difference
@@ -18,21 +17,24 @@ Array = NDArray[np.float32]
 
 
 def reciprocal_rank_fusion(
-    scores: Sequence[Array], constant: float = RANK_CONSTANT, depth: int = DEPTH
+    best: Sequence[NDArray[np.int64]], catalogue: int, constant: float = RANK_CONSTANT
 ) -> Array:
     """
-    The sum of 1 / (constant + rank) over the methods' first *depth* items.
+    The sum over the methods of 1 / (constant + rank), 0 for an item that none has ranked.
 
     Cormack et al., Reciprocal Rank Fusion Outperforms Condorcet, SIGIR 2009.
 
     Args:
-        scores: ``(B, V)`` each.
+        best: ``(B, D)`` each: items, best first.
+        catalogue: V, the number of items.
+
+    Returns:
+        ``(B, V)``
     """
-    fused = torch.zeros(scores[0].shape)
-    for one in scores:
-        best = torch.from_numpy(one).topk(min(depth, one.shape[1])).indices  # (B, C)
-        gains = 1 / (constant + 1 + torch.arange(best.shape[1]))
-        fused.scatter_add_(1, best, gains.expand_as(best))
+    fused = torch.zeros(len(best[0]), catalogue)
+    for items in best:
+        gains = 1 / (constant + 1 + torch.arange(items.shape[1]))
+        fused.scatter_add_(1, torch.from_numpy(items), gains.expand(items.shape))
     return as_numpy(fused)
 
 

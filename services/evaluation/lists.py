@@ -1,5 +1,6 @@
 """What slates are like beside being right: how varied, how new, how much of the shop they show."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,3 +123,16 @@ def _projected(pairs: NDArray[np.int64], catalogue: int) -> NDArray[np.float32]:
     lengths = np.sqrt((vectors**2).sum(axis=1, keepdims=True))
     vectors /= np.maximum(lengths, np.float32(1e-9))
     return vectors
+
+
+def category_shares(categories: Sequence[Sequence[str]]) -> NDArray[np.float32] | None:
+    """``(V, C)`` for `Shop`, an item's categories sharing it alike; None if no item has any."""
+    found = sorted({name for one in categories for name in one})
+    names = {name: number for number, name in enumerate(found)}
+    if not names:
+        return None
+    shares = np.zeros((len(categories), len(names)), np.float32)
+    for item, one in enumerate(categories):
+        for name in one:
+            shares[item, names[name]] += 1 / len(one)
+    return shares

@@ -62,14 +62,15 @@ class Task:
 
     Attributes:
         log: Events in order of time.
-        rankers: Makes what is trained, by name; scores are logits. `RANKER` is the one fused.
+        rankers: What is trained, by name, once it is told whose histories it sees; its scores are
+            logits. Those called `RANKER` are fused with baselines, others stand alone.
         categories: ``(V, C)`` of the log's items, see `lists.Shop`.
         half_life_days: Of Markov chains and co-visitation; None where times mean nothing.
         progress: Called with the share done.
     """
 
     log: EventLog
-    rankers: Callable[[Histories], Mapping[str, Frozen]]
+    rankers: Mapping[str, Callable[[Histories], Frozen]]
     categories: NDArray[np.float32] | None = None
     half_life_days: float | None = 7.0
     progress: Progress = lambda share: None
@@ -89,10 +90,11 @@ def live(task: Task, start_ms: int) -> Outcome:
         "all": lambda block: log.items[block.before][:, None],
         "unseen": lambda block: histories.session_items(block.before, HISTORY),
     }
-    rankers = task.rankers(histories)
+    rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     past = log.times_ms < start_ms
     fused = (*(name for name in rankers if name == RANKER), MARKOV, CO_VISITED, VMIS, OWN)
     contest = Contest(
+        len(log.item_ids),
         views,
         {**rankers, **_ease(histories, past)},
         frozenset(rankers),
@@ -141,12 +143,14 @@ def leave_one_out(task: Task, fusions: Mapping[str, tuple[str, ...]] | None = No
         "masked": lambda block: histories.items(block.before),
         "kept": lambda block: np.full((len(block), 1), NOTHING),
     }
-    rankers = task.rankers(histories)
+    rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     ease = _ease(histories, learnt)
     if fusions is None:
         members = (*(name for name in rankers if name == RANKER), CO_VISITED, VMIS, *ease)
         fusions = dict.fromkeys((BY_RANK, LOG_LINEAR), members)
-    contest = Contest(views, {**rankers, **ease}, frozenset(rankers), _fusions(fusions))
+    contest = Contest(
+        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), _fusions(fusions)
+    )
     walk = Walk(histories, learnt, _counters(task), within_session=False)
     known = int(learnt.sum())
     sample = _sample(len(validation), TUNING_TARGETS)
@@ -191,11 +195,13 @@ def time_split(task: Task, start_ms: int) -> Outcome:
     log, histories = task.log, Histories(task.log)
     queries = after(log, start_ms)
     past = log.times_ms < start_ms
-    rankers = task.rankers(histories)
+    rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     ease = _ease(histories, past)
     fused = (*(name for name in rankers if name == RANKER), CO_VISITED, VMIS, *ease)
     views: dict[str, View] = {"all": lambda block: np.full((len(block), 1), NOTHING)}
-    contest = Contest(views, {**rankers, **ease}, frozenset(rankers), (Fusion(BY_RANK, fused),))
+    contest = Contest(
+        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), (Fusion(BY_RANK, fused),)
+    )
     walk = Walk(histories, past, _counters(task), within_session=False)
     judged = contest.judge(walk.ask(queries), queries, task.progress)["all"]
     return _outcome("time-split", task, histories, queries, judged, past)
@@ -215,9 +221,9 @@ def cold_items(task: Task, start_ms: int, hidden: NDArray[np.bool_]) -> Outcome:
     histories = Histories(log)
     queries = next_in_session(log, start_ms)
     queries = queries.where(hidden[queries.right[:, 0]])
-    rankers = task.rankers(histories)
+    rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     views: dict[str, View] = {"all": lambda block: log.items[block.before][:, None]}
-    contest = Contest(views, rankers, frozenset(rankers), longest=COLD_DEPTH)
+    contest = Contest(len(log.item_ids), views, rankers, frozenset(rankers), longest=COLD_DEPTH)
     walk = Walk(histories, np.ones(len(log), bool), _counters(task), within_session=True)
     judged = contest.judge(walk.ask(queries), queries, task.progress)["all"]
     table = rows(judged, queries, (10, 20, COLD_DEPTH))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from services.evaluation.bootstrap import intervals
 from services.evaluation.judging import Judged
 from services.evaluation.lists import Shop, of_lists
-from services.evaluation.metrics import CUTOFFS, means, per_target_of
+from services.evaluation.metrics import CUTOFFS, PerTarget, means, per_target_of
 from services.evaluation.queries import NOTHING, Queries
 
 Row = dict[str, Any]
@@ -51,10 +51,29 @@ def rows(
 ) -> list[Row]:
     """One row a method, accuracy with bootstrap intervals."""
     right = (queries.right != NOTHING).sum(axis=1)
-    return [
-        {"method": name, **_accuracy(one, queries.users, right, cutoffs)}
-        for name, one in judged.items()
-    ]
+    found = {name: per_target_of(one.ranks, right, cutoffs) for name, one in judged.items()}
+    return means_with_intervals(found, queries.users)
+
+
+def means_with_intervals(found: Mapping[str, PerTarget], users: NDArray[np.int64]) -> list[Row]:
+    """Rows from each method's metrics ``(Q,)``; the same users are drawn for all methods."""
+    ends = intervals(
+        {
+            f"{method} {name}": metrics[name]
+            for method, metrics in found.items()
+            for name in WITH_INTERVAL
+            if name in metrics
+        },
+        users,
+    )
+    table = []
+    for method, metrics in found.items():
+        row: Row = {"method": method, "targets": len(users), **means(metrics)}
+        for name in WITH_INTERVAL:
+            if name in metrics:
+                row[f"{name}_low"], row[f"{name}_high"] = ends[f"{method} {name}"]
+        table.append(row)
+    return table
 
 
 def add_list_metrics(
@@ -62,7 +81,7 @@ def add_list_metrics(
     judged: Mapping[str, Judged],
     shop: Shop,
     histories: NDArray[np.int64],
-    cutoffs: tuple[int, ...] = (10, 20),
+    cutoffs: tuple[int, ...] = (20,),
 ) -> None:
     """Add what slates are like beside being right to the rows of *judged*'s methods."""
     for row in table:
@@ -90,17 +109,3 @@ def segments(
         head = in_head[queries.right[:, 0]]
         found |= {"head items": head, "tail items": ~head}
     return {name: chosen for name, chosen in found.items() if chosen.any()}
-
-
-def _accuracy(
-    judged: Judged,
-    users: NDArray[np.int64],
-    right: NDArray[np.int64],
-    cutoffs: tuple[int, ...],
-) -> Row:
-    metrics = per_target_of(judged.ranks, right, cutoffs)
-    found: Row = {"targets": len(users), **means(metrics)}
-    ends = intervals({name: metrics[name] for name in WITH_INTERVAL if name in metrics}, users)
-    for name, (low, high) in ends.items():
-        found |= {f"{name}_low": low, f"{name}_high": high}
-    return found

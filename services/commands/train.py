@@ -1,8 +1,10 @@
 """``headrace train``: from an event log to a version of the ranker."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from services.display.progress import reported
 from services.errors import CommandFailed
 from services.logs.catalogue_log import FIELDS
 from services.logs.columns import Column, column_of, parse_mapping
-from services.settings import Settings
+from services.settings import ModelSettings, Settings
 from services.training import distributed
 from services.training.texts import read_catalogue, text_vectors
 from services.training.unfinished import Unfinished, newest_unfinished
@@ -30,7 +32,13 @@ if TYPE_CHECKING:
 
     from services.training.arrivals import Arrivals, Source
     from services.training.dataset import Dataset
+    from services.training.options import TrainingOptions
     from services.training.pipeline import Trained
+
+    Learn = Callable[..., Trained]
+
+
+DAY_MS = 86_400_000
 
 
 class Holdout(click.ParamType):
@@ -114,6 +122,19 @@ class Holdout(click.ParamType):
     show_default=True,
     help="Share each batch out among so many processes; on GPUs one each.",
 )
+@click.option(
+    "--continue",
+    "base",
+    metavar="DIR|serving",
+    help="Go on from this version, or from the one that serves, with what is new.",
+)
+@click.option(
+    "--days",
+    type=click.FloatRange(min=0, min_open=True),
+    default=7.0,
+    show_default=True,
+    help="With --continue: what is new, so much before the newest event.",
+)
 @click.option("--resume", is_flag=True, help="Go on where a run that was interrupted had come to.")
 def train(
     events: Path,
@@ -126,6 +147,8 @@ def train(
     holdout: tuple[float | None, int | None],
     device: str,
     processes: int,
+    base: str | None,
+    days: float,
     resume: bool,
     **chosen: Any,
 ) -> None:
@@ -136,6 +159,9 @@ def train(
     directory. Quality is measured on the held-out part, which training has not seen, as the
     next item within 30 minutes in the same session, beside popularity and a Markov chain. The
     network then learns the held-out part too (--final-epochs).
+
+    With --continue a version is not begun anew: the network learns the newest --days once, and some
+    older events again, in seconds to minutes. New items get their places.
 
     The log is read once into a training set beside the version directory, and a checkpoint is kept
     there every minute: --resume goes on from it, and ends as an uninterrupted run would have.
@@ -155,6 +181,8 @@ def train(
         "--map-item": sorted(item_mapping),
         "--from": from_ms,
         "--until": until_ms,
+        "--continue": base,
+        "--days": days,
     }
     with distributed.joined(device):
         console = Console(stderr=True, quiet=distributed.rank() > 0)
@@ -165,12 +193,26 @@ def train(
             data = run.data(
                 lambda: _source(events, parse_mapping(mapping), catalogue, from_ms, until_ms)
             )
-            from_holdout_ms = _holdout_from(data, holdout)
+            new_from_ms = data.first_ms
+            if base is not None:
+                new_from_ms = max(new_from_ms, data.last_ms + 1 - round(days * DAY_MS))
+            from_holdout_ms = _holdout_from(new_from_ms, data.last_ms, holdout)
         console.print(f"{data.actions:,} actions on {len(data.item_ids):,} items.")
         if processes > 1 and not distributed.is_launched():
             distributed.launch(processes, [*sys.argv[1:], "--out", str(out), "--resume"])
         texts = None if catalogue is None else _text_vectors(data, catalogue, console)
-        _train(run, data, texts, from_holdout_ms, out, device, chosen, console)
+        given = {name: one for name, one in chosen.items() if one is not None}
+        with console.status("Loading PyTorch"):
+            lesson, options = _begun(given) if base is None else _gone_on(base, days, given)
+        learn = partial(
+            lesson,
+            data,
+            holdout_from_ms=from_holdout_ms,
+            text_vectors=texts,
+            device=device,
+            keep_in=run.directory,
+        )
+        _train(run, learn, options, from_holdout_ms, out, console)
 
 
 def _source(
@@ -195,41 +237,59 @@ def _source(
     return narrowed(source, wanted)
 
 
-def _train(
-    run: Unfinished,
-    data: "Dataset",
-    texts: "NDArray[np.float16] | None",
-    holdout_from_ms: int,
-    out: Path,
-    device: str,
-    chosen: dict[str, Any],
-    console: Console,
-) -> None:
-    with console.status("Loading PyTorch"):
-        from services.training.options import TrainingOptions
-        from services.training.pipeline import train as learn
-        from services.training.release import write_version
-    given = {name: one for name, one in chosen.items() if one is not None}
+def _begun(given: dict[str, Any]) -> "tuple[Learn, TrainingOptions]":
+    """A training from the beginning, to be called with its data, and its choices."""
+    from services.training.options import TrainingOptions
+    from services.training.pipeline import train as learn
+
     if "epochs" in given:
         given["least_steps"] = 0
     options = TrainingOptions(**given)
+    return partial(learn, options=options), options
+
+
+def _gone_on(base: str, days: float, given: dict[str, Any]) -> "tuple[Learn, TrainingOptions]":
+    """A training that goes on from *base*, likewise."""
+    from services.training.continuing import Continuing, fine_tune, load_trained
+
+    how = Continuing(days=days, epochs=given.pop("epochs", Continuing.epochs))
+    trained, options = load_trained(_base(base))
+    options = replace(options, **given)
+    return partial(fine_tune, trained, options=options, how=how), options
+
+
+def _base(name: str) -> Path:
+    """The directory of the version to go on from."""
+    if name != "serving":
+        return Path(name)
+    from services.models.serving import Serving
+
+    serving = Serving.of(connect(ModelSettings))
+    state = serving.state()
+    if state is None:
+        raise CommandFailed("no version serves: train one without --continue.")
+    return serving.repository / state.version
+
+
+def _train(
+    run: Unfinished,
+    learn: "Learn",
+    options: "TrainingOptions",
+    holdout_from_ms: int,
+    out: Path,
+    console: Console,
+) -> None:
     try:
         with run.preparing(), reported(console, "Training") as progress:
-            trained = learn(
-                data,
-                options,
-                holdout_from_ms=holdout_from_ms,
-                progress=progress,
-                text_vectors=texts,
-                device=device,
-                keep_in=run.directory,
-            )
+            trained = learn(progress=progress)
     except KeyboardInterrupt:
         raise CommandFailed(
             f"interrupted. Go on with the same options and --resume --out {out}."
         ) from None
     if distributed.rank():
         return
+    from services.training.release import write_version
+
     write_version(out, trained, options)
     run.remove()
     _show(trained, holdout_from_ms)
@@ -272,12 +332,12 @@ def _show(trained: "Trained", holdout_from_ms: int) -> None:
     Console().print(table)
 
 
-def _holdout_from(data: "Dataset", holdout: tuple[float | None, int | None]) -> int:
+def _holdout_from(first_ms: int, last_ms: int, holdout: tuple[float | None, int | None]) -> int:
     share, from_ms = holdout
     if share is not None:
         # One millisecond on, so that a share of 0 holds out nothing.
-        return data.last_ms + 1 - round(share * (data.last_ms - data.first_ms))
-    if from_ms is None or not data.first_ms < from_ms:
+        return last_ms + 1 - round(share * (last_ms - first_ms))
+    if from_ms is None or not first_ms < from_ms:
         raise CommandFailed("--holdout begins before the first event: nothing to learn from.")
     return from_ms
 

@@ -135,3 +135,21 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path):
 
         assert result.exit_code == 2
         assert str(path) in result.stderr and result.stderr.strip().count("\n") == 0
+
+
+def test_a_version_is_gone_on_from(log: Path, whole: Path, tmp_path: Path):
+    """`--continue`: the vocabulary grows, the choices of the version stay."""
+    newer = a_walk(
+        tmp_path / "newer.parquet",
+        item_id=[f"i{(user + step) % 35}" for user in range(40) for step in range(10)],
+    )
+
+    done = run(newer, *MAP, "--continue", whole, "--out", tmp_path / "version")
+    elsewhere = run(newer, *MAP, "--continue", tmp_path, "--out", tmp_path / "another")
+
+    assert done.exit_code == 0, done.output
+    manifest = json.loads((tmp_path / "version" / "manifest.json").read_text())
+    assert manifest["vocabulary_size"] == 35
+    assert manifest["options"]["dim"] == 16
+    assert manifest["metrics"]["targets"] > 0
+    assert elsewhere.exit_code == 2 and "cannot be gone on from" in elsewhere.stderr

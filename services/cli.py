@@ -24,6 +24,7 @@ COMMANDS = {
     "bench": "services.commands.bench",
     "worker": "services.worker.main",
     "archiver": "services.archive.archiver",
+    "trainer": "services.trainer.main",
 }
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     run it here    up; then catalogue, backfill, train, model deploy
     feed it        replay, simulate
     look at it     watch, features, dlq, status, doctor
-    production     setup --topics --features; then worker, archiver
+    production     setup --topics --features; then worker, archiver, trainer
 
     Every setting is a HEADRACE_* variable: see docs/settings.md. While `headrace up` runs, the
     other commands find its servers by themselves.

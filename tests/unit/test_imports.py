@@ -22,7 +22,7 @@ HOMES = {
         "services/models/control.py",
         "services/models/config.py",
     ),
-    "torch": ("model_repo/", "services/evaluation/", "services/training/"),
+    "torch": ("model_repo/", "services/bench/", "services/evaluation/", "services/training/"),
     "transformers": ("model_repo/", "services/training/"),
     "pandas": ("features/",),
     "triton_python_backend_utils": ("model_repo/",),

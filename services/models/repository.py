@@ -81,7 +81,8 @@ def write_config(model: Path, text: str) -> None:
 def locked(model: Path) -> Iterator[None]:
     """One change at a time. Raises `CommandFailed` if another is under way."""
     model.mkdir(parents=True, exist_ok=True)
-    with (model / ".lock").open("w") as file:
+    # Opened for appending: a file here that has changed has Triton start every version anew.
+    with (model / ".lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -80,12 +80,11 @@ class TritonRanker:
             raise RankerUnavailable("late: no answer lately; probing until there is one")
         try:
             async with asyncio.timeout(deadline_s):
-                return await self._rank(inputs, version, deadline_s)
+                return await self._rank_as_promised(inputs, version, deadline_s)
         except TimeoutError:
             self._suspect(version)
             raise RankerUnavailable(f"late: no answer within {deadline_s * 1000:.0f} ms") from None
         except RankerUnavailable as error:
-            self._contracts.pop(version, None)  # the version may have been replaced
             if str(error).startswith("late"):
                 self._suspect(version)
             raise
@@ -104,6 +103,22 @@ class TritonRanker:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+    async def _rank_as_promised(
+        self, inputs: Sequence[RankerInput], version: str, deadline_s: float
+    ) -> Ranked:
+        known = self._contracts.get(version)
+        try:
+            return await self._rank(inputs, version, deadline_s)
+        except RankerUnavailable as error:
+            # Triton has one contract for all versions of a model: another kind of version that
+            # was loaded beside this one may have changed it.
+            self._contracts.pop(version, None)
+            if known is None or error.kind != "refused":
+                raise
+            if await self.contract(version, deadline_s=deadline_s) == known:
+                raise
+            return await self._rank(inputs, version, deadline_s)
 
     async def _rank(self, inputs: Sequence[RankerInput], version: str, deadline_s: float) -> Ranked:
         contract = await self.contract(version, deadline_s=deadline_s)

@@ -245,7 +245,6 @@ def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Rec
 @settings(
     max_examples=200,
     deadline=None,  # two cores, and others at work on them
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow],  # machines are shared

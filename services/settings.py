@@ -103,6 +103,20 @@ class ArchiverSettings(Settings):
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")
 
 
+class TrainerSettings(Settings):
+    """The trainer, which goes on from the serving version on a schedule."""
+
+    trainer_every_s: float = Field(86_400, gt=0, description="From one run to the next.")
+    trainer_days: float = Field(7, gt=0, description="What counts as new: so much of the newest.")
+    trainer_history_days: float = Field(
+        90, gt=0, description="How far back the log is read: histories, and what is replayed."
+    )
+    trainer_holdout: str = Field(
+        "10%", description="Of the new part, what each version is judged on before it learns it."
+    )
+    metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")
+
+
 class ModelSettings(Settings):
     """Deploying models on Triton."""
 

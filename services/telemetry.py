@@ -7,6 +7,7 @@ and ``features`` import nothing of this.
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import TextIO
 
 import structlog
@@ -285,6 +286,42 @@ class ArchiverMetrics:
     def set_partitions(self, count: int) -> None:
         """Say how many partitions are assigned."""
         self._partitions.set(count)
+
+
+class TrainerMetrics:
+    """What the trainer counts, ``headrace_trainer_*``."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._runs = Counter(
+            "headrace_trainer_runs_total", "Runs, by outcome.", ["outcome"], registry=registry
+        )
+        self._last_run = Gauge(
+            "headrace_trainer_last_run_timestamp_seconds",
+            "When the last run ended.",
+            registry=registry,
+        )
+        self._duration = Gauge(
+            "headrace_trainer_last_run_seconds", "How long it took.", registry=registry
+        )
+        self._quality = Gauge(
+            "headrace_trainer_quality",
+            "Of the newest version, on the part of the log that it had not learnt yet.",
+            ["metric"],
+            registry=registry,
+        )
+        for outcome in ("deployed", "refused", "not_trained"):
+            self._runs.labels(outcome)
+
+    def count_run(self, outcome: str, seconds: float) -> None:
+        """Count a run that has ended now."""
+        self._runs.labels(outcome).inc()
+        self._duration.set(seconds)
+        self._last_run.set_to_current_time()
+
+    def set_quality(self, metrics: Mapping[str, float]) -> None:
+        """Say how good the newest version is."""
+        for name, value in metrics.items():
+            self._quality.labels(name).set(value)
 
 
 def serve_metrics(port: int, host: str = "127.0.0.1") -> None:

@@ -29,6 +29,7 @@ DATA_DIR = click.option(
 @DATA_DIR
 @click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True)
 @click.option("--archiver/--no-archiver", default=True, help="Keep the event log as Parquet.")
+@click.option("--trainer", is_flag=True, help="Train on a schedule: see HEADRACE_TRAINER_*.")
 @click.option("--kafka-port", type=PORT, help="A free one if not given; the same for the others.")
 @click.option("--redis-port", type=PORT)
 @click.option("--triton-port", type=PORT, help="Triton's gRPC port.")
@@ -38,6 +39,7 @@ def up(
     data_dir: Path | None,
     workers: int,
     archiver: bool,
+    trainer: bool,
     kafka_port: int | None,
     redis_port: int | None,
     triton_port: int | None,
@@ -63,6 +65,7 @@ def up(
     options = stacks.Options(
         workers=workers,
         archiver=archiver,
+        trainer=trainer,
         ports={name: port for name, port in given.items() if port is not None},
     )
     settings = connect(WorkerSettings, data_dir=data_dir)

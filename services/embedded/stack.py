@@ -26,6 +26,7 @@ class Options:
 
     workers: int = 1
     archiver: bool = True
+    trainer: bool = False
     ports: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -102,7 +103,11 @@ def _parts(
 ) -> tuple[dict[str, str], list[Part]]:
     """The settings that lead to this stack, and its parts in the order in which they are shown."""
     workers_names = [f"worker-{number}" for number in range(1, options.workers + 1)]
-    own = [*workers_names, *(["archiver"] if options.archiver else [])]
+    own = [
+        *workers_names,
+        *(["archiver"] if options.archiver else []),
+        *(["trainer"] if options.trainer else []),
+    ]
     servers = ["kafka", "kafka-controller", "redis", "triton", "triton-http", "triton-metrics"]
     wanted = [name for name in servers if name.partition("-")[0] not in external]
     port = ports.choose([*wanted, *own], options.ports, data_dir / ports.FILE)
@@ -142,4 +147,6 @@ def _parts(
         parts.append(workers.worker(number, environment, run_dir, port=port[name], servers=here))
     if options.archiver:
         parts.append(workers.archiver(environment, run_dir, port=port["archiver"], servers=here))
+    if options.trainer:
+        parts.append(workers.trainer(environment, run_dir, port=port["trainer"], servers=here))
     return addresses, parts

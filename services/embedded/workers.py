@@ -1,4 +1,4 @@
-"""Our own processes as parts of the stack: the stream workers and the archiver."""
+"""Our own processes as parts of the stack: the stream workers, the archiver and the trainer."""
 
 import hashlib
 import os
@@ -30,6 +30,11 @@ def archiver(
 ) -> Part:
     """The part ``archiver``; *port* is for its metrics, *servers* the embedded ones."""
     return _part("archiver", "archiver", environment, run_dir, port, servers & {"kafka"})
+
+
+def trainer(environment: Mapping[str, str], run_dir: Path, *, port: int, servers: Set[str]) -> Part:
+    """The part ``trainer``; *port* is for its metrics, *servers* the embedded ones."""
+    return _part("trainer", "trainer", environment, run_dir, port, servers & {"kafka"})
 
 
 def _part(

@@ -58,7 +58,7 @@ def test_every_command_of_ours_exists(compose: dict[str, Any]) -> None:
         if service["image"].startswith("headrace:")
     ]
 
-    assert len(ours) == 4
+    assert len(ours) == 5
     for command in ours:
         shown = CliRunner().invoke(main, [*command, "--help"])
         assert shown.exit_code == 0, shown.output

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from model_repo.ranker.network import Network, Shape
 from model_repo.ranker.serving import Version
 from stream.event_types import EventType
 from stream.keys import item_key
@@ -79,6 +81,26 @@ def test_every_item_within_reach_changes_the_answer(version: Version):
         assert np.abs(version.rank(*asked(changed)).user_vectors[0] - plain).max() > 1e-6, place
 
 
+def test_all_fifty_positions_of_a_full_network_count():
+    """The sizes that are served by default, and not only those that are quick to train."""
+    torch.manual_seed(0)
+    tokens = Shape(items=60).tokens
+    keys = np.arange(1, 61, dtype=np.int64)
+    full = Version(Network(Shape(items=60)), keys, np.ones(60, np.float32), k=200)
+    history = keys[:tokens].tolist()
+    plain = full.rank(*asked(history, length=tokens)).user_vectors[0]
+
+    changes = []
+    for place in range(tokens):
+        changed = [*history[:place], 60, *history[place + 1 :]]
+        answer = full.rank(*asked(changed, length=tokens))
+        changes.append(np.abs(answer.user_vectors[0] - plain).max())
+
+    assert tokens == 50
+    assert min(changes) > 1e-6
+    assert full.rank(*asked(history, length=tokens)).item_keys.shape == (1, 60)  # k is above it
+
+
 def test_items_it_does_not_know_are_left_out(version: Version):
     """The catalogue grows between two releases."""
     known = version.rank(*asked(list(KEYS[3:6])))
@@ -130,8 +152,6 @@ def test_a_run_of_one_item_is_one_token(version: Version):
 
 def test_a_release_can_be_read_as_a_pretrained_model(directory: Path):
     """Others fine-tune and export with the tools that they know."""
-    import torch
-
     from model_repo.ranker.pretrained import RankerModel
 
     model = RankerModel.from_pretrained(directory)

@@ -19,6 +19,7 @@ NO_GAP = 0  # the bucket of a first token: nothing came before
 PRICE_BUCKETS = 32
 # A context is an int32: hour of the day, device, country and page, from its lowest bits upwards.
 CONTEXT_BITS = (5, 3, 8, 12)
+SHADE = 0.2  # size of what is known of an action, beside the item, when training begins
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,11 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=shape.dim**-0.5)
+        with torch.no_grad():
+            # The item first: what happened to it is at most a shade of it until that proves useful.
+            sides = (self.type_set, self.last_type, self.gap, self.dwell, self.price, *self.context)
+            for side in sides:
+                side.weight.mul_(SHADE)
         self.items.begin()
         self.copying = Copying(shape) if shape.copy_heads else None
 

@@ -256,7 +256,7 @@ class ArchiverMetrics:
         self._next_offset = Gauge(
             "headrace_archive_next_offset",
             "First offset of a partition that is not in the archive.",
-            ["partition"],
+            ["topic", "partition"],
             registry=registry,
         )
         self._unfinished = Gauge(
@@ -275,9 +275,9 @@ class ArchiverMetrics:
         self._bytes.inc(size_bytes)
         self._flush.observe(seconds)
 
-    def set_next_offset(self, partition: int, offset: int) -> None:
+    def set_next_offset(self, topic: str, partition: int, offset: int) -> None:
         """Say where the archive of a partition ends."""
-        self._next_offset.labels(str(partition)).set(offset)
+        self._next_offset.labels(topic, str(partition)).set(offset)
 
     def set_unfinished(self, records: int) -> None:
         """Say how many records wait in memory."""

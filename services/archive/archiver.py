@@ -1,5 +1,6 @@
 """
-``headrace archiver``: keeps events.v1 as Parquet, for training and for folding again.
+``headrace archiver``: keeps events.v1 as Parquet, for training and for folding again, and items.v1,
+whose own topic forgets what an item was before.
 
 The consumer group only shares out the partitions. Where to read on is what the files say; the
 offsets committed are for whoever watches the lag.
@@ -40,11 +41,13 @@ POLL_S = 0.5
 POLL_RECORDS = 2_000
 KAFKA_TIMEOUT_S = 10.0
 
+Place = tuple[str, int]  # topic, partition
+
 
 @click.command()
 def archiver() -> None:
     """
-    Keep the event log as Parquet files under the data directory.
+    Keep the event log and the catalogue's history as Parquet files under the data directory.
 
     Several archivers on the same directory share the partitions. It may be killed at any time:
     on the next start it goes on where its files end.
@@ -55,11 +58,10 @@ def archiver() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    topic = topics.with_prefix(settings.prefix, topics.EVENTS)
     Archiver(
         _consumer(settings),
-        topic,
-        settings.archive_dir / topic,
+        [topics.with_prefix(settings.prefix, name) for name in (topics.EVENTS, topics.ITEMS)],
+        settings.archive_dir,
         roll_records=settings.archive_roll_records,
         roll_bytes=settings.archive_roll_bytes,
         roll_s=settings.archive_roll_s,
@@ -81,12 +83,12 @@ class _Unfinished:
 
 
 class Archiver:
-    """Copies one topic into files."""
+    """Copies topics into files, each into a directory of its name."""
 
     def __init__(
         self,
         consumer: Consumer,
-        topic: str,
+        names: Sequence[str],
         directory: Path,
         *,
         roll_records: int,
@@ -96,12 +98,12 @@ class Archiver:
         metrics: ArchiverMetrics | None = None,
     ) -> None:
         self._consumer = consumer
-        self._topic = topic
+        self._topics = names
         self._directory = directory
         self._roll_records, self._roll_bytes, self._roll_s = roll_records, roll_bytes, roll_s
         self._ready_file = ready_file
         self._metrics = metrics or ArchiverMetrics()
-        self._unfinished: dict[int, _Unfinished] = {}
+        self._unfinished: dict[Place, _Unfinished] = {}
 
     def run(self, stop: threading.Event) -> None:
         """
@@ -112,7 +114,10 @@ class Archiver:
                 Kafka refuses for good.
         """
         self._consumer.subscribe(
-            [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+            list(self._topics),
+            on_assign=self._assigned,
+            on_revoke=self._revoked,
+            on_lost=self._lost,
         )
         try:
             while not stop.is_set():
@@ -138,41 +143,41 @@ class Archiver:
 
     def _take(self, message: Message) -> None:
         if error := message.error():
-            _refuse(error, self._topic)
+            _refuse(error, message.topic() or ", ".join(self._topics))
             return
-        partition = message.partition()
-        assert partition is not None  # noqa: S101  # a message without an error has a place
-        if partition not in self._unfinished:
-            self._unfinished[partition] = _Unfinished(time.monotonic())
-        self._unfinished[partition].add(message)
+        topic, partition = message.topic(), message.partition()
+        assert topic is not None and partition is not None  # noqa: S101  # without an error
+        if (topic, partition) not in self._unfinished:
+            self._unfinished[topic, partition] = _Unfinished(time.monotonic())
+        self._unfinished[topic, partition].add(message)
 
-    def _due(self) -> list[int]:
+    def _due(self) -> list[Place]:
         now_s = time.monotonic()
         return [
-            partition
-            for partition, some in self._unfinished.items()
+            place
+            for place, some in self._unfinished.items()
             if len(some.messages) >= self._roll_records
             or some.size_bytes >= self._roll_bytes
             or now_s - some.since_s >= self._roll_s
         ]
 
-    def _finish(self, partitions: Sequence[int]) -> None:
-        """Turn what there is of *partitions* into files, then commit."""
-        for partition in partitions:
-            messages = self._unfinished.pop(partition).messages
+    def _finish(self, places: Sequence[Place]) -> None:
+        """Turn what there is of *places* into files, then commit."""
+        for topic, partition in places:
+            messages = self._unfinished.pop((topic, partition)).messages
             began_s = time.monotonic()
-            directory = archive.partition_dir(self._directory, partition)
+            directory = archive.partition_dir(self._directory / topic, partition)
             segment = archive.append(directory, _table(messages))
             if segment is None:
-                log.warning("records_archived_by_another", partition=partition)
+                log.warning("records_archived_by_another", topic=topic, partition=partition)
                 continue
             seconds = time.monotonic() - began_s
             size_bytes = segment.path.stat().st_size
             self._metrics.count_file(len(messages), size_bytes, seconds)
-            self._metrics.set_next_offset(partition, segment.last + 1)
+            self._metrics.set_next_offset(topic, partition, segment.last + 1)
             log.info(
                 "segment_archived",
-                topic=self._topic,
+                topic=topic,
                 partition=partition,
                 first=segment.first,
                 last=segment.last,
@@ -180,7 +185,7 @@ class Archiver:
                 seconds=round(seconds, 4),
             )
             self._consumer.commit(
-                offsets=[TopicPartition(self._topic, partition, segment.last + 1)],
+                offsets=[TopicPartition(topic, partition, segment.last + 1)],
                 asynchronous=True,
             )
 
@@ -188,32 +193,33 @@ class Archiver:
         for place in partitions:
             place.offset = self._resume_at(consumer, place)
         consumer.assign(partitions)
-        known = consumer.list_topics(self._topic, KAFKA_TIMEOUT_S).topics[self._topic].partitions
-        archive.keep_partition_count(self._directory, len(known))
+        for topic in {place.topic for place in partitions}:
+            known = consumer.list_topics(topic, KAFKA_TIMEOUT_S).topics[topic].partitions
+            archive.keep_partition_count(self._directory / topic, len(known))
         self._metrics.set_partitions(len(partitions))
         log.info(
             "partitions_assigned",
-            topic=self._topic,
-            offsets={place.partition: place.offset for place in partitions},
+            offsets={f"{place.topic} {place.partition}": place.offset for place in partitions},
         )
         if self._ready_file:
             self._ready_file.touch()
 
     def _resume_at(self, consumer: Consumer, place: TopicPartition) -> int:
-        wanted = archive.next_offset(archive.partition_dir(self._directory, place.partition))
+        directory = self._directory / place.topic
+        wanted = archive.next_offset(archive.partition_dir(directory, place.partition))
         if wanted is None:
             return int(OFFSET_BEGINNING)
         oldest, end = consumer.get_watermark_offsets(place, timeout=KAFKA_TIMEOUT_S)
         if wanted > end:
             raise CommandFailed(
-                f"the archive in {self._directory} ends at offset {wanted - 1} of partition "
-                f"{place.partition}, but the topic {self._topic} ends at {end - 1}: it was made "
+                f"the archive in {directory} ends at offset {wanted - 1} of partition "
+                f"{place.partition}, but the topic {place.topic} ends at {end - 1}: it was made "
                 "anew. Move the archive away, then start again."
             )
         if wanted < oldest:
             log.error(
                 "records_expired_before_archived",
-                topic=self._topic,
+                topic=place.topic,
                 partition=place.partition,
                 first=wanted,
                 last=oldest - 1,
@@ -221,17 +227,17 @@ class Archiver:
         return max(wanted, oldest)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        gone = [place.partition for place in partitions]
-        self._finish([partition for partition in gone if partition in self._unfinished])
+        gone = [(place.topic, place.partition) for place in partitions]
+        self._finish([place for place in gone if place in self._unfinished])
         self._metrics.set_partitions(0)
-        log.info("partitions_revoked", topic=self._topic, partitions=gone)
+        log.info("partitions_revoked", partitions=gone)
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         # They belong to another archiver by now, which reads the same records again.
         for place in partitions:
-            self._unfinished.pop(place.partition, None)
+            self._unfinished.pop((place.topic, place.partition), None)
         self._metrics.set_partitions(0)
-        log.warning("partitions_lost", topic=self._topic)
+        log.warning("partitions_lost")
 
 
 def _consumer(settings: ArchiverSettings) -> Consumer:

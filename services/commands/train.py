@@ -22,7 +22,7 @@ from services.logs.catalogue_log import FIELDS
 from services.logs.columns import Column, column_of, parse_mapping
 from services.settings import ModelSettings, Settings
 from services.training import distributed
-from services.training.texts import read_catalogue, text_vectors
+from services.training.texts import archived_items, read_catalogue, text_vectors
 from services.training.unfinished import Unfinished, newest_unfinished
 from stream.items import Item
 from stream.keys import item_key
@@ -156,9 +156,9 @@ def train(
     Train the ranker on EVENTS and write a version that `headrace model deploy` takes.
 
     EVENTS is Parquet or JSON Lines, in our fields or renamed with --map, or the archive's
-    directory. Quality is measured on the held-out part, which training has not seen, as the
-    next item within 30 minutes in the same session, beside popularity and a Markov chain. The
-    network then learns the held-out part too (--final-epochs).
+    directory, which knows the items' texts too. Quality is measured on the held-out part, which
+    training has not seen, as the next item within 30 minutes in the same session, beside popularity
+    and a Markov chain. The network then learns the held-out part too (--final-epochs).
 
     With --continue a version is not begun anew: the network learns the newest --days once, and some
     older events again, in seconds to minutes. New items get their places.
@@ -200,7 +200,10 @@ def train(
         console.print(f"{data.actions:,} actions on {len(data.item_ids):,} items.")
         if processes > 1 and not distributed.is_launched():
             distributed.launch(processes, [*sys.argv[1:], "--out", str(out), "--resume"])
-        texts = None if catalogue is None else _text_vectors(data, catalogue, console)
+        if catalogue is None and events.is_dir():
+            with console.status("Reading the catalogue's history"):
+                catalogue = archived_items(events, data, from_holdout_ms)
+        texts = _text_vectors(data, catalogue, console) if catalogue else None
         given = {name: one for name, one in chosen.items() if one is not None}
         with console.status("Loading PyTorch"):
             lesson, options = _begun(given) if base is None else _gone_on(base, days, given)

@@ -59,6 +59,15 @@ class Dataset:
         parts = [self._once(number, from_ms) for number in range(self._count)]
         return log_of(np.concatenate(parts), self.item_keys, self.item_ids).by_time()
 
+    def first_seen_ms(self) -> NDArray[np.int64]:
+        """``(V,)`` event time of each item's first action."""
+        first = np.full(len(self.item_keys), self.last_ms, np.int64)
+        for number in range(self._count):
+            actions = self._actions(number)
+            items = np.searchsorted(self.item_keys, actions["item_key"])
+            np.minimum.at(first, items, actions["timestamp_ms"])
+        return first
+
     def history(self, user_id: str, offset: int, length: int) -> RankerInput | None:
         """
         What training sees of *user_id* once the record at *offset* is folded.

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.items import items_as_of
+from services.archive.items import as_item, export_items
 from services.errors import CommandFailed
 from services.logs.catalogue_log import ItemReader
 from services.logs.columns import Column
 from services.logs.rows import BadRow, format_of, open_rows
 from services.text.encoder import DIM, TextEncoder
+from services.training.dataset import Dataset
 from stream.items import Item, item_text
+from stream.topics import EVENTS, ITEMS
 
 
 def read_catalogue(
@@ -41,6 +46,32 @@ def read_catalogue(
                 ) from error
             items[item.item_id] = item
     return items
+
+
+def archived_items(archive: Path, data: Dataset, holdout_from_ms: int) -> dict[str, Item]:
+    """
+    The items of *data* as they were when training ends, from the archive's history of items.v1.
+
+    An item that comes later is as it was when someone first acted on it.
+
+    Args:
+        archive: What the events were read from.
+        holdout_from_ms: What became known after that is not to be learnt from.
+
+    Returns:
+        Nothing if the archive has no items.
+    """
+    topic = archive / ITEMS
+    if archive.name.endswith(EVENTS):
+        topic = archive.with_name(archive.name.removesuffix(EVENTS) + ITEMS)
+    if not topic.is_dir():
+        return {}
+    moments_ms = np.maximum(data.first_seen_ms(), holdout_from_ms).tolist()
+    with TemporaryDirectory() as directory:
+        history = Path(directory) / "items.parquet"
+        export_items(topic, history)
+        found = items_as_of(history, dict(zip(data.item_ids, moments_ms, strict=True)))
+    return {item_id: as_item(item_id, fields) for item_id, fields in found.items()}
 
 
 def text_vectors(

@@ -75,9 +75,12 @@ async def test_a_record_is_kept_byte_for_byte(
     headers = [("trace", b"\xff\x00"), ("trace", b"again"), ("empty", None)]
     producer.produce(topic, b"\xfe not json", key=b"\x00key", headers=headers, partition=3)
     producer.produce(topic, None, key=None, partition=3)
+    items = topic.replace("events.v1", "items.v1")
+    producer.produce(items, b'{"item_id": "hat"}', key=b"hat")
     assert producer.flush(10) == 0
 
     await eventually(lambda: len(archived(directory)) == 2)
+    await eventually(lambda: archived(directory.with_name(items)) == [b'{"item_id": "hat"}'])
 
     first, second = (row for batch in read_archive(directory) for row in batch.to_pylist())
     assert first.pop("kafka_timestamp_ms") > 1_700_000_000_000

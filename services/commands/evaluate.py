@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from services.evaluation.queries import Histories
     from services.evaluation.results import Outcome
     from services.training.log import EventLog
+    from services.training.options import TrainingOptions
     from stream.items import Item
 
-    Rankers = Mapping[str, Callable[[Histories], Frozen]]
+    Rankers = dict[str, Callable[[Histories], Frozen]]
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -102,6 +103,7 @@ def evaluate() -> None:
     time-split     all that a user does after a moment, from what was known then
     leave-one-out  each user's last item, history masked and kept, as academic papers do
     cold-items     next items that nothing was learnt of, from their text
+    beauty, ga360  two public data sets, with everything set as in docs/evaluation.md
     """
 
 
@@ -109,6 +111,7 @@ def evaluate() -> None:
 @LOG
 @SINCE
 @VERSION
+@click.option("--nightly", is_flag=True, help="Also fine-tune the ranker after each day.")
 def live(since: Since, version: Path | None, **given: Any) -> None:
     """Predict each next item of a session in EVENTS, then learn it."""
     from services.evaluation import protocols
@@ -157,6 +160,79 @@ def cold_items(since: Since, share: float, **given: Any) -> None:
     hidden = protocols.hide_items(run.log, share, given["seed"])
     rankers = run.rankers((run.log.times_ms < since_ms) & ~hidden[run.log.items])
     run.report(rankers, lambda task: protocols.cold_items(task, since_ms, hidden))
+
+
+@evaluate.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1, 20), help="Networks.")
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Passes of training.")
+@RESULTS
+def beauty(
+    directory: Path, seeds: int, epochs: int | None, json_file: Path | None, plot_file: Path | None
+) -> None:
+    """
+    The literature's protocol on Amazon Beauty: leave-one-out over all items.
+
+    DIRECTORY has sequences.txt (one user a line: user item item …, oldest first) and items.tsv.
+    Rows are means over the networks; published figures stand beside them.
+    """
+    check_plot(plot_file)
+    console = Console(stderr=True)
+    with console.status(f"Reading {directory}"):
+        from services.evaluation.beauty import Beauty, evaluate_beauty
+        from services.training.options import TrainingOptions
+
+        data = Beauty.read(directory)
+    options = TrainingOptions.small_data()
+    if epochs is not None:
+        options = replace(options, epochs=epochs)
+    texts = texts_of(data.log, data.items, console)
+    with reported(console, "Training and judging") as progress:
+        outcome = evaluate_beauty(data, texts, range(1, seeds + 1), options, progress)
+    finish(outcome, json_file, plot_file)
+
+
+@evaluate.command()
+@click.argument("directory", type=DIRECTORY)
+@click.option(
+    "--without",
+    type=click.Choice(["types", "text", "context", "fresh"]),
+    multiple=True,
+    help="Also train without this part of the input (fresh: slates of the midnight before).",
+)
+@click.option("--epochs", type=click.IntRange(1, 1000), help="Passes of training.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@RESULTS
+def ga360(
+    directory: Path,
+    without: tuple[str, ...],
+    epochs: int | None,
+    seed: int,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """
+    The live protocol on a real storefront: trained before 2016-10-01, judged from then on.
+
+    DIRECTORY has events.parquet and items.csv.
+    """
+    check_plot(plot_file)
+    console = Console(stderr=True)
+    with console.status(f"Reading {directory}"):
+        from services.evaluation.ga360 import Ga360, evaluate_ga360
+
+        data = Ga360.read(directory)
+    texts = texts_of(data.log, data.items, console)
+    with reported(console, "Training and judging") as progress:
+        outcome = evaluate_ga360(data, texts, _options(epochs, seed), without, progress)
+    finish(outcome, json_file, plot_file)
+
+
+def _options(epochs: int | None, seed: int) -> "TrainingOptions":
+    from services.training.options import TrainingOptions
+
+    options = TrainingOptions(seed=seed)
+    return options if epochs is None else replace(options, epochs=epochs, least_steps=0)
 
 
 @dataclass(frozen=True)
@@ -208,17 +284,21 @@ class Run:
         if self.given["baselines"]:
             return {}
         with self.console.status("Loading PyTorch"):
-            from services.evaluation.protocols import RANKER
-            from services.evaluation.training import Learner, published
-            from services.training.options import TrainingOptions
+            from services.evaluation.network import Ranker
+            from services.evaluation.protocols import NIGHTLY, RANKER
+            from services.evaluation.training import Learner, Nightly, published
         if version is not None:
-            return {RANKER: published(version, int(self.log.times_ms[~allowed].min()))}
-        options = TrainingOptions(seed=self.given["seed"])
-        if self.given["epochs"] is not None:
-            options = replace(options, epochs=self.given["epochs"], least_steps=0)
+            served, length = published(version, int(self.log.times_ms[~allowed].min()))
+            return {RANKER: lambda histories: Ranker(served, histories, length)}
+        options = _options(self.given["epochs"], self.given["seed"])
         texts = texts_of(self.log, self.catalogue, self.console) if self.catalogue else None
+        learner = Learner(self.log, options, texts)
         with reported(self.console, "Training") as progress:
-            return {RANKER: Learner(options, texts).learn(self.log, allowed, progress)}
+            trained = learner.learn(allowed, progress)
+        rankers: Rankers = {RANKER: lambda histories: learner.ranker(trained, histories)}
+        if self.given.get("nightly"):
+            rankers[NIGHTLY] = lambda histories: Nightly(learner, trained, histories)
+        return rankers
 
     def report(self, rankers: "Rankers", protocol: "Callable[[Task], Outcome]") -> None:
         """Run *protocol*, and show what it found."""
@@ -228,7 +308,7 @@ class Run:
         known = [self.catalogue.get(item_id) for item_id in self.log.item_ids]
         categories = category_shares([item.categories if item else () for item in known])
         with reported(self.console, "Judging") as progress:
-            outcome = protocol(Task(self.log, rankers, categories, progress=progress))
+            outcome = protocol(Task(self.log, rankers, categories=categories, progress=progress))
         finish(outcome, self.given["json_file"], self.given["plot_file"])
 
 
@@ -261,8 +341,8 @@ def finish(outcome: "Outcome", json_file: Path | None, plot_file: Path | None) -
     from services.evaluation import report
 
     console = Console()
-    report.show(outcome, console if console.is_terminal else Console(width=WIDTH))
     if json_file is not None:
         report.write_json(outcome, json_file)
     if plot_file is not None:
         report.plot(outcome, plot_file)
+    report.show(outcome, console if console.is_terminal else Console(width=WIDTH))

@@ -36,7 +36,7 @@ def per_target_of(
     ranks: NDArray[np.int64], right: NDArray[np.int64], cutoffs: tuple[int, ...] = CUTOFFS
 ) -> PerTarget:
     """As `per_target`, where *right* ``(N,)`` says how many there are: some may not be ranked."""
-    ranks = np.sort(ranks.reshape(len(ranks), -1), axis=1)  # (N, R) best first
+    ranks = np.sort(ranks[:, None] if ranks.ndim == 1 else ranks, axis=1)  # (N, R) best first
     best = ranks[:, 0]
     gains = 1 / np.log2(np.minimum(ranks, 2**40) + 2.0)  # (N, R)
     ideal = np.cumsum(1 / np.log2(np.arange(max(cutoffs)) + 2.0))

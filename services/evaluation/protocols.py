@@ -6,7 +6,7 @@ Every method ranks the whole catalogue (metrics on sampled items mislead: Kriche
 the question; what is trained has seen no target.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,6 +44,7 @@ COLD_DEPTH = 100
 TUNING_TARGETS = 4096  # validation items that fusion weights are learnt from
 
 RANKER = "ranker"
+NIGHTLY = "ranker, fine-tuned nightly"
 POPULAR = "popularity"
 RECENTLY_POPULAR = "popularity, 7 days"
 MARKOV = "Markov chain"
@@ -63,7 +64,8 @@ class Task:
     Attributes:
         log: Events in order of time.
         rankers: What is trained, by name, once it is told whose histories it sees; its scores are
-            logits. Those called `RANKER` are fused with baselines, others stand alone.
+            logits.
+        fused: Those of *rankers* that are fused with baselines.
         categories: ``(V, C)`` of the log's items, see `lists.Shop`.
         half_life_days: Of Markov chains and co-visitation; None where times mean nothing.
         progress: Called with the share done.
@@ -71,9 +73,26 @@ class Task:
 
     log: EventLog
     rankers: Mapping[str, Callable[[Histories], Frozen]]
+    fused: tuple[str, ...] = (RANKER,)
     categories: NDArray[np.float32] | None = None
     half_life_days: float | None = 7.0
     progress: Progress = lambda share: None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A fusion: its name, the baselines that a ranker is fused with, and how."""
+
+    name: str
+    baselines: tuple[str, ...]
+    log_linear: bool = False
+
+
+ALL_LIVE = tuple(
+    Recipe(name, (MARKOV, CO_VISITED, VMIS, OWN), log_linear)
+    for name, log_linear in ((BY_RANK, False), (LOG_LINEAR, True))
+)
+ONCE = (Recipe(BY_RANK, (CO_VISITED, VMIS)),)
 
 
 def live(task: Task, start_ms: int) -> Outcome:
@@ -92,13 +111,12 @@ def live(task: Task, start_ms: int) -> Outcome:
     }
     rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     past = log.times_ms < start_ms
-    fused = (*(name for name in rankers if name == RANKER), MARKOV, CO_VISITED, VMIS, OWN)
     contest = Contest(
         len(log.item_ids),
         views,
         {**rankers, **_ease(histories, past)},
         frozenset(rankers),
-        (Fusion(BY_RANK, fused), Fusion(LOG_LINEAR, fused, LogLinear(len(fused)))),
+        _fusions(task, ALL_LIVE),
         learning=True,
     )
     counters = _counters(task)
@@ -125,7 +143,7 @@ def live(task: Task, start_ms: int) -> Outcome:
     return outcome
 
 
-def leave_one_out(task: Task, fusions: Mapping[str, tuple[str, ...]] | None = None) -> Outcome:
+def leave_one_out(task: Task, recipes: Sequence[Recipe] | None = None) -> Outcome:
     """
     Each user's last item from all before it; training has seen neither it nor the one before.
 
@@ -134,7 +152,7 @@ def leave_one_out(task: Task, fusions: Mapping[str, tuple[str, ...]] | None = No
     fusions are learnt from the items before the last.
 
     Args:
-        fusions: Members of each fusion by its name; those named `LOG_LINEAR`… are log-linear.
+        recipes: What is fused; by default everything, in both ways.
     """
     log, histories = task.log, Histories(task.log)
     validation, learnt = last_items(log, 2)
@@ -145,11 +163,11 @@ def leave_one_out(task: Task, fusions: Mapping[str, tuple[str, ...]] | None = No
     }
     rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     ease = _ease(histories, learnt)
-    if fusions is None:
-        members = (*(name for name in rankers if name == RANKER), CO_VISITED, VMIS, *ease)
-        fusions = dict.fromkeys((BY_RANK, LOG_LINEAR), members)
+    if recipes is None:
+        every = (CO_VISITED, VMIS, *ease)
+        recipes = (Recipe(BY_RANK, every), Recipe(LOG_LINEAR, every, log_linear=True))
     contest = Contest(
-        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), _fusions(fusions)
+        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), _fusions(task, recipes)
     )
     walk = Walk(histories, learnt, _counters(task), within_session=False)
     known = int(learnt.sum())
@@ -197,10 +215,9 @@ def time_split(task: Task, start_ms: int) -> Outcome:
     past = log.times_ms < start_ms
     rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     ease = _ease(histories, past)
-    fused = (*(name for name in rankers if name == RANKER), CO_VISITED, VMIS, *ease)
     views: dict[str, View] = {"all": lambda block: np.full((len(block), 1), NOTHING)}
     contest = Contest(
-        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), (Fusion(BY_RANK, fused),)
+        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), _fusions(task, ONCE)
     )
     walk = Walk(histories, past, _counters(task), within_session=False)
     judged = contest.judge(walk.ask(queries), queries, task.progress)["all"]
@@ -267,11 +284,18 @@ def _ease(histories: Histories, learnt: NDArray[np.bool_]) -> dict[str, Frozen]:
     return {EASE: scores}
 
 
-def _fusions(members: Mapping[str, tuple[str, ...]]) -> tuple[Fusion, ...]:
-    return tuple(
-        Fusion(name, among, LogLinear(len(among)) if name.startswith(LOG_LINEAR) else None)
-        for name, among in members.items()
-    )
+def _fusions(task: Task, recipes: Sequence[Recipe]) -> tuple[Fusion, ...]:
+    """Each recipe with each ranker that is to be fused, or without one if there is none."""
+    fused: list[Fusion] = []
+    fusible: list[str | None] = [name for name in task.fused if name in task.rankers]
+    for ranker in fusible or [None]:
+        for recipe in recipes:
+            members = recipe.baselines if ranker is None else (ranker, *recipe.baselines)
+            name = recipe.name + (ranker or RANKER).removeprefix(RANKER)
+            fused.append(
+                Fusion(name, members, LogLinear(len(members)) if recipe.log_linear else None)
+            )
+    return tuple(fused)
 
 
 def _sample(count: int, most: int) -> NDArray[np.int64]:

@@ -67,6 +67,18 @@ class Histories:
         real = (at >= self._begins[before][:, None]) & (before >= 0)[:, None]
         return self._order[np.where(real, at, 0)], real
 
+    def newest_before(
+        self, users: NDArray[np.int64], times_ms: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """``(B,)`` place of each user's newest event before a time of their own, -1 if none."""
+        log, first_ms = self.log, self.log.first_ms
+        span_ms = self.log.last_ms - first_ms + 2
+        clock = log.users[self._order] * span_ms + log.times_ms[self._order] - first_ms + 1
+        asked = users * span_ms + np.clip(times_ms - first_ms + 1, 0, span_ms - 1)
+        at = np.searchsorted(clock, asked) - 1
+        places = self._order[at.clip(min=0)]
+        return np.where((at >= 0) & (log.users[places] == users), places, NOTHING)
+
     def lengths(self, before: NDArray[np.int64]) -> NDArray[np.int64]:
         """``(B,)`` how many events each user has up to *before*."""
         counts = self._position[before] - self._begins[before] + 1

@@ -1,5 +1,6 @@
 """A protocol's outcome: rows of figures, as JSON and for tables."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from services.evaluation.queries import NOTHING, Queries
 
 Row = dict[str, Any]
 WITH_INTERVAL = ("hr@10", "hr@20", "ndcg@10", "mrr@20")
+SEED = ", seed "  # in a method's name, before the number
 HISTORIES = {"cold": (0, 2), "short": (3, 9), "long": (10, 1 << 60)}  # distinct items known
 
 
@@ -52,7 +54,19 @@ def rows(
     """One row a method, accuracy with bootstrap intervals."""
     right = (queries.right != NOTHING).sum(axis=1)
     found = {name: per_target_of(one.ranks, right, cutoffs) for name, one in judged.items()}
-    return means_with_intervals(found, queries.users)
+    return means_with_intervals({**_means_over_seeds(found), **found}, queries.users)
+
+
+def _means_over_seeds(found: Mapping[str, PerTarget]) -> dict[str, PerTarget]:
+    """For methods that differ in their seed only, what they achieve on average."""
+    groups: defaultdict[str, list[PerTarget]] = defaultdict(list)
+    for name, metrics in found.items():
+        if SEED in name:
+            groups[name.partition(SEED)[0]].append(metrics)
+    return {
+        name: {metric: np.mean([one[metric] for one in group], axis=0) for metric in group[0]}
+        for name, group in groups.items()
+    }
 
 
 def means_with_intervals(found: Mapping[str, PerTarget], users: NDArray[np.int64]) -> list[Row]:
@@ -85,7 +99,7 @@ def add_list_metrics(
 ) -> None:
     """Add what slates are like beside being right to the rows of *judged*'s methods."""
     for row in table:
-        for k in cutoffs:
+        for k in cutoffs if row["method"] in judged else ():
             row.update(of_lists(judged[row["method"]].lists, shop, histories, k))
 
 

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from services.connection import connect
+from services.display.model_status import headline, performance_table
 from services.models import control, deployment, gate
 from services.models import repository as repositories
 from services.models.proof import Limits
 from services.models.serving import Serving
-from services.models.status import ModelStatus, Performance, model_status
+from services.models.status import ModelStatus, model_status
 from services.settings import ModelSettings
 from stream.deployments import EVERYBODY
 from stream.ranking import RankerUnavailable
@@ -298,9 +299,9 @@ def status(as_json: bool, repository: Path | None) -> None:
         click.echo(json.dumps(_as_json(found)))
         return
     console = Console(highlight=False)
-    for line in _headline(found):
+    for line in headline(found):
         console.print(line, soft_wrap=True, markup=False)
-    console.print(_performance_table(found))
+    console.print(performance_table(found))
 
 
 def _as_json(found: ModelStatus) -> dict[str, Any]:
@@ -310,53 +311,6 @@ def _as_json(found: ModelStatus) -> dict[str, Any]:
         "workers": dict(found.workers),
         "versions": {version: dataclasses.asdict(one) for version, one in found.versions.items()},
     }
-
-
-def _headline(found: ModelStatus) -> list[str]:
-    state = found.state
-    if state is None:
-        return ["No version serves. Begin with `headrace model deploy DIR`."]
-    lines = [
-        f"Revision {state.revision}, {state.changed_at:%Y-%m-%d %H:%M:%S} UTC: {state.reason}."
-    ]
-    if found.loaded is None:
-        lines.append("Triton does not answer.")
-    elif missing := set(state.versions) - set(found.loaded):
-        lines.append(f"Triton has not loaded version {', '.join(sorted(missing, key=int))}.")
-    behind = [name for name, revision in found.workers.items() if revision != state.revision]
-    lines.append(f"{len(found.workers)} workers report" + (":" if behind else ", all follow it."))
-    lines += [f"  {name} follows revision {found.workers[name]}" for name in behind]
-    return lines
-
-
-def _performance_table(found: ModelStatus) -> Table:
-    table = Table("version", "part", "on Triton", box=None, pad_edge=False)
-    for heading in ("slates", "requests", "failed", "p50", "p99", "overlap@20", "correlation"):
-        table.add_column(heading, justify="right")
-    parts = found.state.versions if found.state else ()
-    for version in sorted({*parts, *found.versions}, key=int):
-        table.add_row(
-            version,
-            found.state.role_of(version) if found.state else "",
-            "loaded" if version in (found.loaded or ()) else "",
-            *_figures(found.versions.get(version)),
-        )
-    return table
-
-
-def _figures(one: Performance | None) -> tuple[str, ...]:
-    if one is None:
-        return ("",) * 7
-    failed = ", ".join(f"{count} {reason}" for reason, count in sorted(one.failures.items()))
-    return (
-        f"{one.slates:,}",
-        f"{one.requests:,}",
-        failed or "0",
-        "" if one.p50_ms is None else f"{one.p50_ms:.1f} ms",
-        "" if one.p99_ms is None else f"{one.p99_ms:.1f} ms",
-        "" if one.overlap_at_20 is None else f"{one.overlap_at_20:.3f}",
-        "" if one.correlation is None else f"{one.correlation:.3f}",
-    )
 
 
 def _source(given: str) -> str:

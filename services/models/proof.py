@@ -52,7 +52,9 @@ def check_coverage(directory: Path, items: frozenset[str], limits: Limits) -> fl
 
 def check_quality(manifest: Manifest, serving: Manifest, limits: Limits) -> str:
     """
-    Compare what both versions scored at release, where the same protocol measured both.
+    Compare what both versions scored, where the same protocol measured both.
+
+    A version that goes on from the serving one was judged beside it, on what was new to both.
 
     Returns:
         What was found, in words.
@@ -61,6 +63,9 @@ def check_quality(manifest: Manifest, serving: Manifest, limits: Limits) -> str:
         BadVersion: If the new one is worse by more than the margin.
     """
     new, old = _measured(manifest), _measured(serving)
+    before = manifest.metrics.get("before", {})
+    if new is not None and before.get("created_at") == serving.created_at:
+        old = float(before[METRIC]), new[1]
     if new is None or old is None:
         return "HR@20 was not measured of both versions, so it was not compared"
     if new[1] != old[1]:
@@ -74,8 +79,11 @@ def check_quality(manifest: Manifest, serving: Manifest, limits: Limits) -> str:
 
 
 def _measured(manifest: Manifest) -> tuple[float, object] | None:
-    value = manifest.metrics.get("ranker", {}).get(METRIC)
-    return None if value is None else (float(value), manifest.metrics.get("protocol"))
+    measured = manifest.metrics.get("ranker")
+    value = measured.get(METRIC) if isinstance(measured, dict) else None
+    if not isinstance(value, float | int):
+        return None
+    return float(value), manifest.metrics.get("protocol")
 
 
 async def prove(

@@ -1,6 +1,7 @@
 """A version directory is believed only if every file is what was released."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,56 @@ def test_pickles_and_paths_are_refused(version: Path, name: str):
     change_manifest(version, lambda manifest: manifest["sha256"].update({name: "0"}))
 
     with pytest.raises(BadVersion, match="may not be in a version"):
+        verify(version)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (pickle.dumps({"a": 1}), "pickle"),
+        (b"PK\x03\x04 as torch.save writes it", "pickle"),
+        (b"plain text", None),
+    ],
+)
+def test_a_pickle_is_known_by_its_content_too(version: Path, content: bytes, reason: str | None):
+    """Whoever was told that .pt is refused may call it .dat."""
+    (version / "weights.dat").write_bytes(content)
+    digest = sha256(version / "weights.dat")
+    change_manifest(version, lambda manifest: manifest["sha256"].update({"weights.dat": digest}))
+
+    if reason is None:
+        verify(version)
+    else:
+        with pytest.raises(BadVersion, match=reason):
+            verify(version)
+
+
+def test_a_configuration_that_breaks_the_contract_is_refused(version: Path):
+    """Before Triton or a worker finds out."""
+    text = (version / "config.pbtxt").read_text().replace('"scores"', '"logits"')
+    (version / "config.pbtxt").write_text(text)
+    digest = sha256(version / "config.pbtxt")
+    change_manifest(version, lambda manifest: manifest["sha256"].update({"config.pbtxt": digest}))
+
+    with pytest.raises(BadVersion, match="no output scores"):
+        verify(version)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"item_keys": []}, "no item_keys"),
+        ({"ages_s": [[0.0]]}, "ages_s of another shape"),
+        ({"expected": {"item_keys": [[1, 2]], "scores": [[1, 1]]}}, "one row"),
+    ],
+)
+def test_a_golden_batch_that_proves_nothing_is_refused(
+    version: Path, change: dict[str, Any], reason: str
+):
+    """It is all that stands between a wrong model and the shoppers."""
+    change_manifest(version, lambda manifest: manifest["golden"].update(change))
+
+    with pytest.raises(BadVersion, match=reason):
         verify(version)
 
 

@@ -69,7 +69,15 @@ def load_trained(directory: Path) -> tuple[Trained, TrainingOptions]:
         ) from error
     vocabulary = Vocabulary(item_ids, version.item_keys, version.popularity)
     first_ms, last_ms = (round(one.timestamp() * 1000) for one in (first, last))
-    trained = Trained(version.network, vocabulary, {}, 0, first_ms, last_ms)
+    trained = Trained(
+        version.network,
+        vocabulary,
+        qualities={},
+        targets=0,
+        first_ms=first_ms,
+        last_ms=last_ms,
+        created_at=str(manifest["created_at"]),
+    )
     return trained, TrainingOptions(**options)
 
 
@@ -126,8 +134,10 @@ def fine_tune(
         holdout_from_ms=from_ms,
         progress=progress,
         keep_in=keep_in,
+        is_trained=True,
     )
-    return replace(trained, first_ms=min(base.first_ms, data.first_ms))
+    first_ms = min(base.first_ms, data.first_ms)
+    return replace(trained, first_ms=first_ms, continues=base.created_at)
 
 
 def grown(

@@ -40,13 +40,22 @@ class Judge:
         self._vocabulary, self._options = vocabulary, options
         self._targets = find_targets(self._log, from_ms)
 
-    def table(self, network: Network) -> tuple[dict[str, Quality], int]:
-        """Its quality beside that of the baselines, and on how many targets."""
+    @property
+    def targets(self) -> int:
+        """On how many actions it judges."""
+        return len(self._targets.at)
+
+    def quality(self, network: Network) -> Quality:
+        """How good *network* is on all of them."""
+        return quality(self._ranks(network, self._targets))
+
+    def table(self, network: Network) -> dict[str, Quality]:
+        """Its quality beside that of the baselines."""
         half_life_days = self._options.popularity_half_life_days
         popular, markov = baseline_ranks(self._log, self._targets, half_life_days)
         ranker = self._ranks(network, self._targets)
         ranks = {"ranker": ranker, "Markov chain": markov, "popularity": popular}
-        return {name: quality(values) for name, values in ranks.items()}, len(self._targets.at)
+        return {name: quality(values) for name, values in ranks.items()}
 
     def ndcg(self, network: Network) -> float:
         """NDCG@10 on some of the targets, spread evenly: enough to tell when to stop."""

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +33,16 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run gives: a network, what it knows, and how good it was before the last epochs."""
+    """
+    What a run gives: a network, what it knows, and how good it was before the last epochs.
+
+    Attributes:
+        qualities: Of the network, of the baselines, and of the network as it was `before`, if it
+            was gone on from.
+        protocol: What the qualities were measured on.
+        created_at: When it was released, if it was read from a version.
+        continues: The same of the version that was gone on from.
+    """
 
     network: Network
     vocabulary: Vocabulary
@@ -39,6 +50,9 @@ class Trained:
     targets: int
     first_ms: int
     last_ms: int
+    protocol: str = ""
+    created_at: str | None = None
+    continues: str | None = None
 
 
 def train(
@@ -104,9 +118,12 @@ def teach(
     holdout_from_ms: int,
     progress: Progress,
     keep_in: Path | None = None,
+    is_trained: bool = False,
 ) -> Trained:
     """
     Have *network* learn *first*, judge it on what comes after, and have it learn *last*.
+
+    One that *is_trained* is judged on the same before it learns anything.
 
     Without a held-out part *last* is left out: there is nothing in it that is new.
 
@@ -125,6 +142,8 @@ def teach(
     share = (1 - EVALUATION_SHARE) * first.epochs / (first.epochs + epochs_after)
     run = {**asdict(options), "holdout_from_ms": holdout_from_ms, "last_ms": data.last_ms}
 
+    before = {"before": judge.quality(network)} if is_trained and judge.targets else {}
+
     def kept(part: str) -> Checkpoint | None:
         return Checkpoint(keep_in / f"{part}.safetensors", run=run) if keep_in else None
 
@@ -138,7 +157,7 @@ def teach(
         checkpoint=kept("learn"),
         stop=EarlyStop(judge.ndcg, options.patience) if options.patience else None,
     )
-    qualities, targets = judge.table(network)
+    qualities = {**judge.table(network), **before}
     progress(share + EVALUATION_SHARE)
     if epochs_after:
         fit(
@@ -150,7 +169,17 @@ def teach(
             progress=lambda done: progress(1 - (1 - done) * (1 - share - EVALUATION_SHARE)),
             checkpoint=kept("final"),
         )
-    return Trained(network.cpu(), vocabulary, qualities, targets, data.first_ms, data.last_ms)
+    return Trained(
+        network.cpu(),
+        vocabulary,
+        qualities,
+        judge.targets,
+        data.first_ms,
+        data.last_ms,
+        protocol=f"next item in the session, {iso(holdout_from_ms)} to {iso(data.last_ms)}"
+        if judge.targets
+        else "",
+    )
 
 
 def _tokens(shards: Sequence[Examples]) -> int:
@@ -164,5 +193,12 @@ def _epochs(tokens: int, options: TrainingOptions) -> int:
 
 def as_metrics(trained: Trained) -> dict[str, object]:
     """The qualities as the manifest keeps them."""
-    rows = {name: asdict(one) for name, one in trained.qualities.items()}
-    return {"targets": trained.targets, **rows}
+    rows: dict[str, dict[str, Any]] = {name: asdict(one) for name, one in trained.qualities.items()}
+    if "before" in rows:
+        rows["before"]["created_at"] = trained.continues
+    return {"protocol": trained.protocol, "targets": trained.targets, **rows}
+
+
+def iso(epoch_ms: int) -> str:
+    """RFC 3339, to the millisecond."""
+    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds")

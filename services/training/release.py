@@ -18,7 +18,7 @@ from services.errors import CommandFailed
 from services.models.versions import COMPANION, FORMAT, MANIFEST, sha256
 from services.training.companion import write_item_tower
 from services.training.options import TrainingOptions
-from services.training.pipeline import Trained, as_metrics
+from services.training.pipeline import Trained, as_metrics, iso
 
 CODE = ("model.py", "serving.py", "top_k.py", "graphs.py", "network.py", "pretrained.py")
 ITEM_IDS = "item_ids.json"  # of the item keys, in their order: what training goes on from
@@ -109,7 +109,7 @@ def _manifest(
         "k": k,
         "dim": options.dim,
         "seed": options.seed,
-        "data_range": [_iso(trained.first_ms), _iso(trained.last_ms)],
+        "data_range": [iso(trained.first_ms), iso(trained.last_ms)],
         "metrics": as_metrics(trained),
         "options": asdict(options),
         "popular": [vocabulary.item_ids[place] for place in popular.tolist()],
@@ -165,7 +165,3 @@ def make_read_only(directory: Path) -> None:
 def files_of(directory: Path) -> list[Path]:
     """Every file in *directory* and in its companion's."""
     return sorted(path for path in directory.rglob("*") if path.is_file())
-
-
-def _iso(epoch_ms: int) -> str:
-    return datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -8,6 +8,8 @@ import pytest
 
 from model_repo.ranker.serving import Version
 from services.errors import CommandFailed
+from services.models.proof import Limits, check_quality
+from services.models.versions import BadVersion, read_manifest
 from services.training.continuing import Continuing, fine_tune, grown, load_trained
 from services.training.log import EventLog
 from services.training.pipeline import Trained, train
@@ -127,11 +129,22 @@ def test_a_version_made_elsewhere_cannot_be_gone_on_from(tmp_path: Path):
         load_trained(tmp_path)
 
 
-def test_the_held_out_part_is_judged_before_it_is_learnt(base: Trained):
-    """The gate compares it with the version that serves."""
+def test_it_is_judged_beside_what_it_was_and_the_gate_compares_the_two(
+    base: Trained, tmp_path: Path
+):
+    """Last month's figure of another week says nothing; both are asked the same."""
     log = later(tiny_log(IDS), 1)
+    released = replace(base, created_at="2026-01-01T00:00:00+00:00")
 
-    trained = fine_tune(base, log, TINY, Continuing(), holdout_from_ms=log.last_ms - 60_000)
+    trained = fine_tune(released, log, TINY, Continuing(), holdout_from_ms=log.last_ms - 60_000)
 
     assert trained.targets > 0
     assert trained.qualities["ranker"].hr_at_20 > 0.9
+    new = read_manifest(write_version(tmp_path / "new", trained, TINY))
+    serving = replace(new, created_at=str(released.created_at), metrics={"protocol": "another"})
+    other = replace(serving, created_at="2025")
+    assert "the serving version's was" in check_quality(new, serving, Limits())
+    assert "not compared" in check_quality(new, other, Limits())
+    worse = {**new.metrics, "ranker": {"hr_at_20": 0.5}}
+    with pytest.raises(BadVersion, match=r"HR@20 is 0\.5"):
+        check_quality(replace(new, metrics=worse), serving, Limits())

@@ -304,11 +304,13 @@ class Block(nn.Module):
         key, value = (self._split(part) for part in self.key_value(normed).chunk(2, dim=-1))
         bias = self._bias(length, asking.shape[1]).masked_fill(~visible, float("-inf"))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        x = x + self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        added = self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
+        x = x + added * torch.sigmoid(self.attention_gate(asking))
         # Two products, not the halves of one: each is contiguous, and silu four times as fast.
         normed = self.before_mlp(x)
         gate, up = (F.linear(normed, weight) for weight in self.gate_up.weight.chunk(2))
-        return x + self.dropout(self.down(F.silu(gate) * up))
+        added = self.dropout(self.down(F.silu(gate) * up))
+        return x + added * torch.sigmoid(self.mlp_gate(normed))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -350,8 +352,6 @@ class Copying(nn.Module):
 
     def forward(self, x: Tensor, inputs: Tensor, items: Tensor) -> Tensor:
         """``(B, Q, D)`` after the last block and ``(B, T, D)`` before the first: ``(B, Q, T)``."""
-        # What lies before a first token must not depend on the padding.
-        inputs = inputs.masked_fill((items == 0).unsqueeze(-1), 0)
         # Nothing is before a first token, however far its row is padded.
         before = F.pad(inputs * (items != 0).unsqueeze(-1), (0, 0, 1, 0))[:, :-1]
         key = self._split(self.key(torch.cat([self.norm(inputs), before], dim=-1)))

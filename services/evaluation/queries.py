@@ -72,7 +72,7 @@ class Histories:
     ) -> NDArray[np.int64]:
         """``(B,)`` place of each user's newest event before a time of their own, -1 if none."""
         log, first_ms = self.log, self.log.first_ms
-        span_ms = self.log.last_ms - first_ms + 2
+        span_ms = self.log.last_ms - first_ms + 3
         clock = log.users[self._order] * span_ms + log.times_ms[self._order] - first_ms + 1
         asked = users * span_ms + np.clip(times_ms - first_ms + 1, 0, span_ms - 1)
         at = np.searchsorted(clock, asked) - 1

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from services.evaluation.counting import Counter
 from services.evaluation.queries import Histories, Queries, runs
 
-BLOCK = 256  # queries scored together
+BLOCK = 256  # queries scored together, or as many as have this many scores
+BLOCK_SCORES = 1 << 25
 RECENT = 50  # events of the history that counters look at
 
 Scores = dict[str, NDArray[np.float32]]
@@ -51,7 +52,7 @@ class Walk:
             Which queries, and each counter's scores ``(B, V)``.
         """
         items = len(self._histories.log.item_ids)
-        for part in blocks(len(queries), edges):
+        for part in blocks(len(queries), items, edges):
             before, asked_at = queries.before[part], queries.asked_at[part].tolist()
             recent = self._look(before, RECENT)  # (B, L)
             scores = {name: np.empty((len(before), items), np.float32) for name in self._counters}
@@ -70,11 +71,12 @@ class Walk:
         self._done = place
 
 
-def blocks(queries: int, edges: Sequence[int] = ()) -> Iterator[slice]:
-    """Consecutive slices of at most `BLOCK` that end at each of *edges*."""
+def blocks(queries: int, items: int, edges: Sequence[int] = ()) -> Iterator[slice]:
+    """Consecutive slices that fit into memory for so many *items*, and end at each of *edges*."""
+    size = max(1, min(BLOCK, BLOCK_SCORES // items))
     start = 0
     for end in sorted({*edges, queries} - {0}):
         while start < end:
-            stop = min(start + BLOCK, end)
+            stop = min(start + size, end)
             yield slice(start, stop)
             start = stop

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from stream.ranking import RankerUnavailable
 
 PROBE_TIMEOUT_S = 5.0  # a busy machine is slow, not ill
 LOAD_TIMEOUT_S = 80.0
-LOAD_AGAIN_AFTER_S = 10.0  # where a load has not helped
+LOAD_AGAIN_AFTER_S = 10.0  # where a load has not helped; twice as long each time
+LONGEST_PAUSE_S = 640.0
 LATE_ANSWERS = 3  # so many in a row count as a hung stub
 TEXT_DIM = 384
 
@@ -27,8 +28,9 @@ class ModelProbe:
     """
     One model of the repository.
 
-    Triton goes on calling a model ready whose stub is dead or hung, while every call fails, until
-    it is loaded again. So this asks for an inference, and loads the model again if that fails.
+    Triton goes on calling a version ready whose stub is dead or hung, while every call fails, until
+    it is loaded again. So this asks each for an inference, and loads again what fails. A version
+    that cannot be healed while others answer is its author's fault, and not the server's.
     """
 
     def __init__(self, address: str, folder: Path, ask: Ask) -> None:
@@ -40,6 +42,7 @@ class ModelProbe:
         self._loading: asyncio.Task[None] | None = None
         self._why = ""
         self._loaded_s = float("-inf")  # when it was last told to
+        self._pause_s = LOAD_AGAIN_AFTER_S  # until it is told again
         self._refused = False  # and Triton could not
 
     async def problem(self) -> str | None:
@@ -50,44 +53,55 @@ class ModelProbe:
             return f"loading {self._model} again: {self._why}"
         if not (self._folder / "config.pbtxt").exists():
             return None  # no ranker yet: slates come from the live sources
-        try:
-            problem = await self._ask_versions()
-        except RankerUnavailable as error:
-            problem = str(error)
-        if problem is None:
-            self._late = 0
-            self._loaded_s = float("-inf")  # it has helped
-            return None
-        return self._heal(problem)
-
-    async def _ask_versions(self) -> str | None:
         from services.models import control
 
-        versions = await control.ready_versions(self._address, self._model)
-        for version in versions:
-            if problem := await self._ask(self._address, self._folder, version):
-                return f"version {version} answers wrongly: {problem}"
-        return None if versions else "no version is loaded"
+        try:
+            versions = await control.ready_versions(self._address, self._model)
+        except RankerUnavailable as error:
+            return str(error)
+        asked = {version: await self._problem_of(version) for version in versions}
+        problems = {version: problem for version, problem in asked.items() if problem}
+        if versions and not problems:
+            self._late = 0
+            self._loaded_s = float("-inf")  # it has helped
+            self._pause_s = LOAD_AGAIN_AFTER_S
+            return None
+        return self._heal(problems, some_answer=len(problems) < len(versions))
 
-    def _heal(self, problem: str) -> str | None:
+    async def _problem_of(self, version: str) -> str | None:
+        try:
+            problem = await self._ask(self._address, self._folder, version)
+        except RankerUnavailable as error:
+            return str(error)
+        return problem and f"version {version} answers wrongly: {problem}"
+
+    def _heal(self, problems: Mapping[str, str], *, some_answer: bool) -> str | None:
+        problem = next(iter(problems.values()), "no version is loaded")
         self._late = self._late + 1 if problem.startswith("late") else 0
         if problem.startswith("down") or 0 < self._late < LATE_ANSWERS:
             return problem
-        if time.monotonic() - self._loaded_s < LOAD_AGAIN_AFTER_S:
+        if time.monotonic() - self._loaded_s < self._pause_s:
             # A model that Triton refuses is no fault of the server, and has been logged.
-            return None if self._refused else problem
+            return None if self._refused or some_answer else problem
+        if self._loaded_s > float("-inf"):
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         self._late = 0
         self._loaded_s = time.monotonic()
         self._why = problem
-        self._loading = asyncio.create_task(self._load())
+        self._loading = asyncio.create_task(self._load(problems if some_answer else ()))
         return f"loading {self._model} again: {problem}"
 
-    async def _load(self) -> None:
+    async def _load(self, versions: Collection[str]) -> None:
+        """Load *versions* again, or all of them if it names none."""
         from services.models import control
 
         self._refused = False
+        address, model = self._address, self._model
         try:
-            await control.load(self._address, self._model, timeout_s=LOAD_TIMEOUT_S)
+            if versions:
+                await control.restart(address, model, versions, timeout_s=LOAD_TIMEOUT_S)
+            else:
+                await control.load(address, model, timeout_s=LOAD_TIMEOUT_S)
         except RankerUnavailable as error:
             self._refused = str(error).startswith("refused")
             log.error("model_not_loaded", model=self._model, reason=str(error))

@@ -40,9 +40,7 @@ async def load_companions(address: str, model: Path, versions: Sequence[str], de
         configs = {one: _place(model / one / COMPANION, towers / one) for one in with_tower}
         combined = config.combine(configs, model=COMPANION, versions=with_tower, device="cpu")
         repository.write_config(towers, config.as_text(combined))
-        await control.load(
-            address, COMPANION, config=config.as_json(combined), timeout_s=LOAD_TIMEOUT_S
-        )
+        await control.load(address, COMPANION, config=combined, timeout_s=LOAD_TIMEOUT_S)
     elif towers.exists() and await control.ready_versions(address, COMPANION):
         (towers / repository.CONFIG).unlink(missing_ok=True)
         await control.unload(address, COMPANION, timeout_s=UNLOAD_TIMEOUT_S)
@@ -84,9 +82,7 @@ async def _load_text_encoder(address: str, folder: Path, device: str) -> None:
     alone = config.parse((folder / repository.CONFIG).read_text())
     combined = config.combine({"1": alone}, model=TEXT_ENCODER, versions=["1"], device=device)
     repository.write_config(folder, config.as_text(combined))
-    await control.load(
-        address, TEXT_ENCODER, config=config.as_json(combined), timeout_s=LOAD_TIMEOUT_S
-    )
+    await control.load(address, TEXT_ENCODER, config=combined, timeout_s=LOAD_TIMEOUT_S)
 
 
 def _place(source: Path, target: Path) -> Config:

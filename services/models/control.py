@@ -1,40 +1,70 @@
 """Triton's models from outside: load and unload them, and ask one for proof."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from services.models.config import as_json
+from services.models.config import Config, as_json
 from services.models.triton import connect, infer, read_contract, unavailable
 from stream.ranking import Ranked
 
+MARK = "loaded_again_at_ns"  # a parameter that no model reads
 
-async def load(address: str, model: str, *, config: str | None = None, timeout_s: float) -> None:
+
+async def load(address: str, model: str, *, config: Config | None = None, timeout_s: float) -> None:
     """
-    Load *model*, or load it again: the way to heal a dead stub. Requests go on being answered.
+    Load *model*, or load all of it again. Requests go on being answered.
 
-    Triton keeps what has not changed, dead stubs included, so what is loaded already gets a
-    configuration that differs from the last one.
+    Triton keeps what has not changed, dead stubs included. So what is to be loaded again gets a
+    configuration that is marked with the time, and keeps the mark from then on.
 
     Args:
-        config: A JSON model configuration to use in place of the repository's. Versions in it that
-            are loaded already, with the same files and otherwise the same configuration, are left
-            alone: their processes go on.
+        config: To use in place of the repository's. Versions in it that are loaded already, with
+            the same files and otherwise the same configuration, are left alone: their processes
+            go on.
 
     Raises:
         RankerUnavailable: If Triton cannot, with its reason. What was loaded goes on serving.
     """
     async with connect(address) as client:
         try:
-            if config is None:
-                config = await _marked_config(client, model, timeout_s)
-            await client.load_model(model, config=config, client_timeout=timeout_s)
+            running = await _running_config(client, model, timeout_s)
+            if config is None and running is not None:
+                config = running
+                config.parameters[MARK].string_value = str(time.time_ns())
+            elif config is not None and running is not None and MARK in running.parameters:
+                config.parameters[MARK].CopyFrom(running.parameters[MARK])
+            wanted = None if config is None else as_json(config)  # None: the repository's own
+            await client.load_model(model, config=wanted, client_timeout=timeout_s)
         except InferenceServerException as error:
             raise unavailable(error) from error
+
+
+async def restart(address: str, model: str, versions: Collection[str], *, timeout_s: float) -> None:
+    """
+    Start *versions* of *model* anew, the way to heal dead stubs. The others' processes go on.
+
+    Raises:
+        RankerUnavailable: If Triton cannot, with its reason.
+    """
+    async with connect(address) as client:
+        try:
+            config = (await client.get_model_config(model, client_timeout=timeout_s)).config
+            policy = config.version_policy.specific
+            wanted = list(policy.versions)
+            policy.versions[:] = [one for one in wanted if str(one) not in versions]
+            if policy.versions:
+                await client.load_model(model, config=as_json(config), client_timeout=timeout_s)
+                policy.versions[:] = wanted
+                await client.load_model(model, config=as_json(config), client_timeout=timeout_s)
+                return
+        except InferenceServerException as error:
+            raise unavailable(error) from error
+    await load(address, model, timeout_s=timeout_s)
 
 
 async def unload(address: str, model: str, *, timeout_s: float) -> None:
@@ -46,15 +76,13 @@ async def unload(address: str, model: str, *, timeout_s: float) -> None:
             raise unavailable(error) from error
 
 
-async def _marked_config(
+async def _running_config(
     client: triton.InferenceServerClient, model: str, timeout_s: float
-) -> str | None:
+) -> Config | None:
     index = await client.get_model_repository_index(client_timeout=timeout_s)
     if not any(one.name == model and one.state == "READY" for one in index.models):
-        return None  # the repository's own
-    answer = await client.get_model_config(model, client_timeout=timeout_s)
-    answer.config.parameters["loaded_again_at_ns"].string_value = str(time.time_ns())
-    return as_json(answer.config)
+        return None
+    return (await client.get_model_config(model, client_timeout=timeout_s)).config
 
 
 async def ready_versions(address: str, model: str, *, timeout_s: float = 5.0) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ async def load_exactly(address: str, model: Path, versions: Sequence[str], devic
         if await control.ready_versions(address, model.name):
             await control.unload(address, model.name, timeout_s=UNLOAD_TIMEOUT_S)
         return
-    wanted = config.as_json(configuration(model, versions, device))
+    wanted = configuration(model, versions, device)
     await control.load(address, model.name, config=wanted, timeout_s=LOAD_TIMEOUT_S)
     # Triton passes over a directory that it does not see, and reports success.
     unseen = set(versions) - set(await control.ready_versions(address, model.name))

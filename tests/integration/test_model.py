@@ -251,6 +251,25 @@ async def test_a_killed_stub_fails_fast_and_heals_when_the_model_is_loaded_again
     await healed(ranker, shop.version, within_s=90.0)
 
 
+async def test_a_killed_stub_is_started_anew_and_the_others_are_not(
+    better: Path, shop: Shop, ranker: TritonRanker, stack: Servers
+):
+    """The version beside it serves people at this moment."""
+    command = ("model", "deploy", str(better), "--margin", "1")
+    new = version_in(await asyncio.to_thread(run, shop.process, *command))
+    (victim,), (beside,) = stubs(stack.models_dir, new), stubs(stack.models_dir, shop.version)
+    async with asking(ranker, shop.version) as failures:
+        victim.kill()
+        if stack.up_pid is None:  # nobody supervises this Triton
+            await control.restart(stack.triton, "ranker", [new], timeout_s=60)
+        await asyncio.sleep(0.2)
+        await healed(ranker, new, within_s=90.0)
+
+    assert stubs(stack.models_dir, shop.version) == [beside]
+    assert failures == []
+    await asyncio.to_thread(run, shop.process, "model", "rollback")
+
+
 async def test_a_hung_model_costs_one_deadline_then_fails_fast_then_heals(
     shop: Shop, ranker: TritonRanker, stack: Servers
 ):

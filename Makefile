@@ -50,6 +50,9 @@ integration: setup  ## Tests on real servers: two processes, each with a stack o
 parity: setup  ## Compare 10,000 moments of a live run: what training sees with what serving saw
 	HEADRACE_TEST_MOMENTS=10000 $(BIN)/pytest -q -s tests/integration/test_parity.py
 
+swaps: setup  ## Ten rounds of deploy, canary, promote and rollback under 200 events/s (six minutes)
+	@$(BIN)/python -m tests.integration.swaps
+
 docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml and docs/settings.md anew from the code
 	$(BIN)/python -m services.docs.asyncapi > docs/asyncapi.yaml
 	$(BIN)/python -m services.docs.settings_page > docs/settings.md

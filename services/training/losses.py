@@ -1,5 +1,7 @@
 """What a network is trained on: cross-entropy of the next item, over all items or over a sample."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -47,11 +49,16 @@ def _sampled_losses(
     """``(M,)`` losses over the target, negatives shared by the batch, and the history."""
     users, target = reading.users[chosen], targets[chosen]  # (M, D), (M,)
     drawn, log_odds = _negatives(target, network.shape.items, shares, options)  # (N,), (N,)
-    others = network.scores(users, network.vectors_of(drawn)) - log_odds  # (M, N)
     # A negative that is the target itself would be pushed away and pulled at once.
-    others = others.masked_fill(drawn[None, :] == target[:, None], float("-inf"))
+    is_hit = drawn[None, :] == target[:, None]  # (M, N)
+    scaled = network.shape.logit_scale * users
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    others = LogSumExp.apply(  # type: ignore[no-untyped-call]
+        scaled.to(dtype), network.vectors_of(drawn).to(dtype), log_odds, is_hit
+    )  # (M, 1)
     own = (users * network.vectors_of(target)).sum(-1, keepdim=True)  # (M, 1)
     own = network.shape.logit_scale * own
+    # Softmax over all of them, the negatives already summed into one.
     logits = [own, others]
     if network.copying is not None:
         is_target = _histories(history)[chosen] == target[:, None]  # (M, T)
@@ -59,6 +66,32 @@ def _sampled_losses(
         of_history = _history_scores(network, reading, history)[chosen]
         logits = [own + copied, others, of_history.masked_fill(is_target, float("-inf"))]
     return F.cross_entropy(torch.cat(logits, dim=1), torch.zeros_like(target), reduction="none")
+
+
+class LogSumExp(torch.autograd.Function):
+    """
+    ``log Σ exp`` of scores on shared negatives, ``(M, 1)``, with one ``(M, N)`` matrix in memory.
+
+    Plain autograd would keep and pass over five of them, which is most of a step's time on a CPU.
+    Scores are cosines times a scale, so that the exponentials cannot overflow.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, vectors: Tensor, log_odds: Tensor, is_hit: Tensor
+    ) -> Tensor:
+        """Of ``(M, D)`` scaled users and ``(N, D)`` vectors, less *log_odds*, but for hits."""
+        exps = (users @ vectors.T).float().sub_(log_odds).exp_().masked_fill_(is_hit, 0)
+        total = exps.sum(1, keepdim=True).clamp_min_(torch.finfo(torch.float32).tiny)
+        ctx.save_for_backward(users, vectors, exps, total)
+        return total.log()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Of users and vectors."""
+        users, vectors, exps, total = ctx.saved_tensors
+        shares = (exps * (gradient / total)).to(users.dtype)  # (M, N)
+        return shares @ vectors, shares.T @ users, None, None
 
 
 def _negatives(

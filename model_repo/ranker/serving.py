@@ -45,7 +45,6 @@ class Version:
             # Scored in float32 whatever the network computes in: in bf16 neighbours would tie.
             self.item_vectors = self.network.item_vectors().float().contiguous()  # (V, D)
         self.popular = np.argsort(-popularity, kind="stable")[: self.k]  # (K,)
-        self._in_bf16 = False
         self._set_up()
 
     def _set_up(self) -> None:
@@ -66,9 +65,9 @@ class Version:
         return cls(network.to(device), items["item_keys"], items["popularity"], k)
 
     def in_bf16(self) -> "Version":
-        """The same version, its network's products computed in bf16; all weights are shared."""
+        """The same version with a network that computes in bf16; the item table is shared."""
         other = copy.copy(self)
-        other._in_bf16 = True
+        other.network = copy.deepcopy(self.network).to(torch.bfloat16)
         other._set_up()
         return other
 
@@ -118,9 +117,7 @@ class Version:
         return users.cpu().numpy(), scores.cpu().numpy(), best.cpu().numpy()
 
     def _scored(self, tokens: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        device = self.item_vectors.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self._in_bf16, cache_enabled=False):
-            reading = self.network(tokens, last_only=True)
+        reading = self.network(tokens, last_only=True)
         users = F.normalize(reading.users[:, -1].float(), dim=-1)
         scale = self.network.shape.logit_scale
         copies = reading.copies[:, -1].float() / scale  # (B, T)

@@ -225,7 +225,8 @@ def _source(
     from_ms: int | None,
     until_ms: int | None,
 ) -> "Source":
-    from services.training.arrivals import narrowed, open_source
+    from services.training.arrivals import narrowed
+    from services.training.sources import open_source
 
     source = open_source(events, mapping)
     known = None if catalogue is None else [item_key(item_id) for item_id in catalogue]

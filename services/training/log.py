@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.logs.columns import Column
-from services.training.arrivals import ARRIVAL, UnreadableLog, open_source
+from services.training.arrivals import ARRIVAL, UnreadableLog
 from services.training.fold import Actions, Role, fold_runs, in_order_of_arrival
+from services.training.sources import open_source
 
 __all__ = ["EventLog", "Shard", "TrainingSet", "UnreadableLog", "log_of", "read_log"]
 

@@ -22,8 +22,8 @@ from services.models.serving import Serving
 from services.simulator.catalogue import DAY_MS
 from services.simulator.history import past_events
 from services.simulator.world import World
-from services.training.arrivals import open_source
 from services.training.dataset import write_dataset
+from services.training.sources import open_source
 from stream import topics
 from stream.ranking import RankerInput
 from stream.trace import Trace

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.training.arrivals import ARRIVAL, Arrivals, ItemNames, Source, UnreadableLog, arrival
+from services.training.archived import arrival
+from services.training.arrivals import ARRIVAL, Arrivals, ItemNames, Source, UnreadableLog
 from services.training.dataset import Dataset, write_dataset
 from services.training.examples import examples, sequences
 from stream.decode import Accepted

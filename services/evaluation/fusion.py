@@ -75,12 +75,13 @@ class LogLinear:
         fused = self.fuse(log_probabilities)
         rows, columns = np.nonzero(hidden != NOTHING)
         fused[rows, hidden[rows, columns]] = -np.inf
-        chances = as_numpy(torch.from_numpy(fused).softmax(dim=-1))
-        weighted = [chances * one for one in log_probabilities]  # M times (B, V)
+        possible = np.isfinite(fused[np.arange(len(right)), right])  # else there is no answer
+        right, kept = right[possible], [one[possible] for one in log_probabilities]
+        chances = as_numpy(torch.from_numpy(fused[possible]).softmax(dim=-1))
+        weighted = [chances * one for one in kept]  # M times (B, V)
         expected = np.stack([one.sum(axis=1) for one in weighted], axis=1)  # (B, M)
-        every = np.arange(len(right))
-        got = np.stack([one[every, right] for one in log_probabilities], axis=1)  # (B, M)
-        square = [[np.vdot(a, b) for b in log_probabilities] for a in weighted]
+        got = np.stack([one[np.arange(len(right)), right] for one in kept], axis=1)  # (B, M)
+        square = [[np.vdot(a, b) for b in kept] for a in weighted]
         spread = np.array(square, np.float64) - expected.T @ expected
         self._information = FORGET * self._information + spread
         step = np.linalg.solve(self._information, (got - expected).sum(axis=0))

@@ -116,10 +116,10 @@ def live(task: Task, start_ms: int) -> Outcome:
         views,
         {**rankers, **_ease(histories, past)},
         frozenset(rankers),
-        _fusions(task, ALL_LIVE),
+        make_fusions(task, ALL_LIVE),
         learning=True,
     )
-    counters = _counters(task)
+    counters = make_counters(task)
     counters[OWN] = OwnItems(Popularity(len(log.item_ids)))
     walk = Walk(histories, np.ones(len(log), bool), counters, within_session=True)
     midnights = np.flatnonzero(np.diff(log.times_ms[queries.asked_at] // DAY_MS)) + 1
@@ -167,9 +167,13 @@ def leave_one_out(task: Task, recipes: Sequence[Recipe] | None = None) -> Outcom
         every = (CO_VISITED, VMIS, *ease)
         recipes = (Recipe(BY_RANK, every), Recipe(LOG_LINEAR, every, log_linear=True))
     contest = Contest(
-        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), _fusions(task, recipes)
+        len(log.item_ids),
+        views,
+        {**rankers, **ease},
+        frozenset(rankers),
+        make_fusions(task, recipes),
     )
-    walk = Walk(histories, learnt, _counters(task), within_session=False)
+    walk = Walk(histories, learnt, make_counters(task), within_session=False)
     known = int(learnt.sum())
     sample = _sample(len(validation), TUNING_TARGETS)
     validation, queries = (
@@ -217,9 +221,9 @@ def time_split(task: Task, start_ms: int) -> Outcome:
     ease = _ease(histories, past)
     views: dict[str, View] = {"all": lambda block: np.full((len(block), 1), NOTHING)}
     contest = Contest(
-        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), _fusions(task, ONCE)
+        len(log.item_ids), views, {**rankers, **ease}, frozenset(rankers), make_fusions(task, ONCE)
     )
-    walk = Walk(histories, past, _counters(task), within_session=False)
+    walk = Walk(histories, past, make_counters(task), within_session=False)
     judged = contest.judge(walk.ask(queries), queries, task.progress)["all"]
     return _outcome("time-split", task, histories, queries, judged, past)
 
@@ -241,7 +245,7 @@ def cold_items(task: Task, start_ms: int, hidden: NDArray[np.bool_]) -> Outcome:
     rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     views: dict[str, View] = {"all": lambda block: log.items[block.before][:, None]}
     contest = Contest(len(log.item_ids), views, rankers, frozenset(rankers), longest=COLD_DEPTH)
-    walk = Walk(histories, np.ones(len(log), bool), _counters(task), within_session=True)
+    walk = Walk(histories, np.ones(len(log), bool), make_counters(task), within_session=True)
     judged = contest.judge(walk.ask(queries), queries, task.progress)["all"]
     table = rows(judged, queries, (10, 20, COLD_DEPTH))
     by_chance = {f"hr@{k}": k / (len(hidden) - 1) for k in (10, 20, COLD_DEPTH)}
@@ -258,7 +262,8 @@ def hide_items(log: EventLog, share: float, seed: int) -> NDArray[np.bool_]:
     return hidden
 
 
-def _counters(task: Task) -> dict[str, Counter]:
+def make_counters(task: Task) -> dict[str, Counter]:
+    """The baselines that count, as yet without a count."""
     items, half_life = len(task.log.item_ids), task.half_life_days
     popularity = Popularity(items)
     counters: dict[str, Counter] = {POPULAR: popularity}
@@ -284,7 +289,7 @@ def _ease(histories: Histories, learnt: NDArray[np.bool_]) -> dict[str, Frozen]:
     return {EASE: scores}
 
 
-def _fusions(task: Task, recipes: Sequence[Recipe]) -> tuple[Fusion, ...]:
+def make_fusions(task: Task, recipes: Sequence[Recipe]) -> tuple[Fusion, ...]:
     """Each recipe with each ranker that is to be fused, or without one if there is none."""
     fused: list[Fusion] = []
     fusible: list[str | None] = [name for name in task.fused if name in task.rankers]

@@ -58,3 +58,13 @@ def test_hidden_items_teach_nothing() -> None:
     fusion.learn([likes_hidden], np.array([1]), np.array([[0]]))
 
     assert fusion.weights == pytest.approx([1.0])
+
+
+def test_who_has_seen_everything_teaches_nothing() -> None:
+    """All items hidden: there is no answer to learn from, and no weight becomes NaN."""
+    logs = np.log(np.array([[0.5, 0.3, 0.2]], np.float32))
+    fusion = LogLinear(1)
+
+    fusion.learn([logs], np.array([1]), np.array([[0, 1, 2]]))
+
+    assert fusion.weights == pytest.approx([1.0])

@@ -48,7 +48,7 @@ integration: setup  ## Tests on real servers: two processes, each with a stack o
 	$(BIN)/pytest -q -n 2 --dist loadfile --durations=15 tests/integration
 
 parity: setup  ## Compare 10,000 moments of a live run: what training sees with what serving saw
-	HEADRACE_TEST_MOMENTS=10000 $(BIN)/pytest -q -s tests/integration/test_parity.py
+	HEADRACE_TEST_MOMENTS=10000 $(BIN)/pytest -q -s tests/integration/test_training.py -k training_sees
 
 swaps: setup  ## Ten rounds of deploy, canary, promote and rollback under 200 events/s (six minutes)
 	@$(BIN)/python -m tests.integration.swaps

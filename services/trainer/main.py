@@ -6,6 +6,7 @@ Each run is two commands that a person could type, each in a process of its own:
 comes out of it passes the gate that every version passes.
 """
 
+import os
 import shutil
 import signal
 import subprocess
@@ -33,6 +34,7 @@ from stream import topics
 log = structlog.get_logger()
 
 KEPT = 3  # versions; what serves is in Triton's repository anyway
+AGAIN_S = 600.0  # after a run without a version: a new shop's archive fills in minutes
 LAST_RUN = "last-run"  # its time of change: a restarted trainer does not begin anew
 
 Outcome = Literal["deployed", "refused", "not_trained"]
@@ -136,7 +138,7 @@ class Trainer:
                 outcome = "not_trained"
             if not stop.is_set():
                 self._metrics.count_run(outcome, time.monotonic() - began_s)
-            (self._directory / LAST_RUN).touch()
+            self._note(outcome)
 
     def due_in_s(self) -> float:
         """Seconds until the next run."""
@@ -144,6 +146,15 @@ class Trainer:
         if not last.exists():
             return 0.0
         return last.stat().st_mtime + self._settings.trainer_every_s - time.time()
+
+    def _note(self, outcome: Outcome) -> None:
+        """Remember when the next run is due: soon if there was nothing to train on yet."""
+        every_s = self._settings.trainer_every_s
+        again_s = min(every_s, AGAIN_S) if outcome == "not_trained" else every_s
+        last = self._directory / LAST_RUN
+        last.touch()
+        at_s = time.time() + again_s - every_s
+        os.utime(last, (at_s, at_s))
 
     def train_once(self, now: datetime) -> Outcome:
         """Train, and bring what came out into service if the gate lets it pass."""

@@ -33,7 +33,7 @@ from services.evaluation.queries import (
     last_items,
     next_in_session,
 )
-from services.evaluation.results import Outcome, add_list_metrics, rows, segments
+from services.evaluation.results import SEED, Outcome, add_list_metrics, rows, segments
 from services.evaluation.walking import Walk
 from services.training.log import EventLog
 from stream.event_types import EventType
@@ -184,24 +184,18 @@ def leave_one_out(task: Task, recipes: Sequence[Recipe] | None = None) -> Outcom
     judged = contest.judge(walk.ask(queries), queries, lambda s: task.progress(0.2 + 0.8 * s))
 
     new = ~(histories.items(queries.before) == queries.right).any(axis=1)
-    outcome = _outcome("leave-one-out", task, histories, queries, judged["kept"], learnt)
-    masked = _outcome(
-        "leave-one-out",
-        task,
-        histories,
-        queries.where(new),
-        {name: one.where(new) for name, one in judged["masked"].items()},
-        learnt,
-    )
-    for row in outcome.rows:
-        row["method"] += KEPT
-    masked.rows += outcome.rows
-    masked.about["fusion weights"] = {
+    masked = {name: one.where(new) for name, one in judged["masked"].items()}
+    outcome = _outcome("leave-one-out", task, histories, queries.where(new), masked, learnt)
+    for row in _outcome("", task, histories, queries, judged["kept"], learnt).rows:
+        outcome.rows.append({**row, "method": row["method"] + KEPT})
+    outcome.splits["per seed"] = [row for row in outcome.rows if SEED in row["method"]]
+    outcome.rows = [row for row in outcome.rows if SEED not in row["method"]]
+    outcome.about["fusion weights"] = {
         one.name: dict(zip(one.members, one.weights.weights.round(3).tolist(), strict=True))
         for one in contest.fusions
         if one.weights is not None
     }
-    return masked
+    return outcome
 
 
 KEPT = ", history kept"

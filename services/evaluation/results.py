@@ -95,12 +95,15 @@ def add_list_metrics(
     judged: Mapping[str, Judged],
     shop: Shop,
     histories: NDArray[np.int64],
-    cutoffs: tuple[int, ...] = (20,),
+    k: int = 20,
 ) -> None:
-    """Add what slates are like beside being right to the rows of *judged*'s methods."""
+    """Add what slates of *k* are like beside being right to the rows of *judged*'s methods."""
+    found = {name: of_lists(one.lists, shop, histories, k) for name, one in judged.items()}
     for row in table:
-        for k in cutoffs if row["method"] in judged else ():
-            row.update(of_lists(judged[row["method"]].lists, shop, histories, k))
+        method = row["method"]
+        same = [one for name, one in found.items() if name.partition(SEED)[0] == method]
+        own = [found[method]] if method in found else same
+        row.update({metric: float(np.mean([one[metric] for one in own])) for metric in own[0]})
 
 
 def segments(

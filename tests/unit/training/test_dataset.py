@@ -49,12 +49,12 @@ events = st.lists(  # after one action at least: without any there is no trainin
             price=number + 0.5,
             context={"page": "home", "device": "mobile"},
         ),
-        number=st.integers(0, 90),
+        number=st.integers(0, 25),  # few, so that ids come again after they were evicted
         user=st.integers(0, 2),
         kind=st.sampled_from(KINDS),
         ms=st.integers(0, 30),
     ),
-    max_size=70,
+    max_size=90,
 ).map(lambda happened: [an_event(user_id="u9"), *happened])
 
 

@@ -1,13 +1,12 @@
 """Triton adapter: join the requests, rank once, split the answers. No modelling here."""
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
-import torch
 import triton_python_backend_utils as pb_utils
-
-from .serving import Version, fastest
 
 REQUIRED = ("item_keys", "event_types", "ages_s")
 OPTIONAL = ("price_buckets", "context")  # int32, 0 is unknown
@@ -22,6 +21,13 @@ class TritonPythonModel:
         if int(np.__version__.split(".")[0]) >= 2:
             # Triton's stub would turn every answer into empty tensors, without an error.
             raise pb_utils.TritonModelException(f"numpy {np.__version__}: it must be below 2")
+        _at_leisure(lambda: self._load(args))
+
+    def _load(self, args):
+        import torch  # seconds of work, not to be done at the top of the file
+
+        from .serving import Version, fastest
+
         config = json.loads(args["model_config"])
         torch.set_num_threads(int(_parameter(config, "threads", "1")))
         device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
@@ -46,6 +52,28 @@ class TritonPythonModel:
             )
             for part in parts
         ]
+
+
+def _at_leisure(work):
+    """
+    Do *work* in a thread of low priority, and wait for it: other versions serve meanwhile.
+
+    A thread, because Linux counts niceness by thread, and nobody but root may take it back.
+    """
+    failures = []
+
+    def run():
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
+        try:
+            work()
+        except BaseException as failure:
+            failures.append(failure)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _read(request):

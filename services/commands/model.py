@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from services.settings import ModelSettings
 from stream.deployments import EVERYBODY
 from stream.ranking import RankerUnavailable
 
-NICENESS = 10  # the slates of the people who wait come first
 DEFAULTS = Limits()
 
 
@@ -121,8 +119,6 @@ def model() -> None:
 
     docs/model-updates.md says how to make a version of your own.
     """
-    # Deployments are made on machines that serve.
-    os.nice(max(0, NICENESS - os.nice(0)))
 
 
 @model.command()

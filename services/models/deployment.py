@@ -5,6 +5,7 @@ Each proves what it brings in, has Triton load it beside what serves, and only t
 workers. Whatever goes wrong before that, all stays as it was.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from stream.deployments import Canary, Deployment
 
 POPULAR = 200
 LIMITS = Limits()
+AT_ANY_SPEED = Limits(within_ms=math.inf)  # it was quick once; who goes back is in a hurry
 
 Say = Callable[[str], None]
 
@@ -96,7 +98,7 @@ def promote(serving: Serving, version: str | None, *, say: Say) -> str:
             raise CommandFailed("there is no canary and no shadow: name a version to promote.")
         if chosen == state.version:
             raise CommandFailed(f"version {chosen} serves already.")
-        manifest = change.load(chosen, LIMITS, say)
+        manifest = change.load(chosen, AT_ANY_SPEED, say)
         reason = f"version {chosen} was promoted"
         popular = manifest.popular[:POPULAR]
         change.announce(state.serve(chosen, popular, now=now(), reason=reason))
@@ -126,7 +128,7 @@ def rollback(serving: Serving, *, say: Say) -> str:
                 "there is no canary, and no previous version to go back to. `headrace model "
                 "promote VERSION` serves any version of `headrace model list`."
             )
-        manifest = change.load(state.previous, LIMITS, say)
+        manifest = change.load(state.previous, AT_ANY_SPEED, say)
         reason = f"version {state.version} was rolled back"
         change.announce(state.go_back(manifest.popular[:POPULAR], now=now(), reason=reason))
         return f"Version {state.previous} serves again."

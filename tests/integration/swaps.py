@@ -187,6 +187,7 @@ def swap_rounds(
             begin_s = time.time()
             model(environment, *step)
             windows.append((begin_s, time.time()))
+            console.print(f"{step[0]} took {windows[-1][1] - begin_s:.1f} s")
             time.sleep(1.0)
         memories.append(memory_mb(int(part(data_dir, "triton")["pid"])))
         console.print(f"round {number}: Triton has {memories[-1]:.0f} MB")

@@ -11,7 +11,7 @@ from services.evaluation.queries import NOTHING
 RANK_CONSTANT = 5.0  # small: the first places count; 60 is usual for long lists of documents
 FORGET = 0.995  # of what is known about the weights, with each block of queries
 PRIOR = 20.0  # how firmly the first weights stand, as a precision
-SMALLEST = 1e-7  # a probability; below it methods know nothing that is worth a difference
+FLOOR = 1e-5  # added to a probability: what was never counted is unlikely, not impossible
 
 Array = NDArray[np.float32]
 
@@ -95,7 +95,7 @@ def log_softmax(logits: Array) -> Array:
 
 def log_shares(shares: Array) -> Array:
     """``(B, V)`` logarithms of what is a probability, or nearly."""
-    return np.log(np.maximum(shares, np.float32(SMALLEST)))
+    return np.log(np.maximum(shares, 0) + np.float32(FLOOR))
 
 
 def as_numpy(values: torch.Tensor) -> Array:

@@ -42,12 +42,13 @@ class TrainingOptions:
     def small_data(cls) -> "TrainingOptions":
         """For a few hundred thousand actions on ten thousand items, few of each: see model.md."""
         return cls(
-            epochs=20,
+            epochs=14,
             dim=128,
-            copy_heads=0,
-            dropout=0.3,
-            embedding_dropout=0.4,
-            learning_rate=4e-3,
+            copy_heads=0,  # nobody comes back to an item
+            dropout=0.25,
+            embedding_dropout=0.3,
+            learning_rate=6e-3,
             tokens_a_batch=2000,
+            negatives=4096,
             precision="bf16",
         )

@@ -162,7 +162,7 @@ def test_the_golden_batch_tells_other_weights_and_other_items(released: Path):
 
     assert disagreement(manifest, right) is None
     assert disagreement(manifest, Ranked(right.item_keys, right.scores + 1e-5)) is None
-    assert "scores" in str(disagreement(manifest, Ranked(right.item_keys, right.scores + 1.0)))
+    assert "scores" in str(disagreement(manifest, Ranked(right.item_keys, right.scores + 5.0)))
     assert "items" in str(disagreement(manifest, Ranked(right.item_keys[:, ::-1], right.scores)))
     fewer = Ranked(right.item_keys[:, :5], right.scores[:, :5])
     assert "answers 5" in str(disagreement(manifest, fewer))

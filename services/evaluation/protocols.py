@@ -107,7 +107,7 @@ def live(task: Task, start_ms: int) -> Outcome:
     queries = next_in_session(log, start_ms)
     views: dict[str, View] = {
         "all": lambda block: log.items[block.before][:, None],
-        "unseen": lambda block: histories.session_items(block.before, HISTORY),
+        "unseen": lambda block: histories.session_items(block.before),
     }
     rankers = {name: ranker(histories) for name, ranker in task.rankers.items()}
     past = log.times_ms < start_ms

@@ -90,20 +90,23 @@ class Histories:
         places, real = self.places(before, min(length, longest or length))
         return np.where(real, self.log.items[places], NOTHING)
 
-    def session_items(self, before: NDArray[np.int64], longest: int) -> NDArray[np.int64]:
+    def session_items(
+        self, before: NDArray[np.int64], longest: int | None = None
+    ) -> NDArray[np.int64]:
         """As `items`, but of the session of *before* only."""
-        places, real = self.places(before, longest)
+        length = int(self.lengths(before).max(initial=0))
+        places, real = self.places(before, min(length, longest or length))
         same = real & (self.sessions[places] == self.sessions[before][:, None])
         return np.where(same, self.log.items[places], NOTHING)
 
 
 def session_numbers(log: EventLog) -> NDArray[np.int64]:
-    """``(E,)`` a number for each visit: it ends with its id, or after 30 minutes without event."""
+    """``(E,)`` a number for each session: the log's own, else it ends after 30 quiet minutes."""
     order = np.argsort(log.users, kind="stable")
     users, sessions, times_ms = log.users[order], log.sessions[order], log.times_ms[order]
     new = np.ones(len(log), bool)
     new[1:] = (users[1:] != users[:-1]) | (sessions[1:] != sessions[:-1])
-    new[1:] |= times_ms[1:] - times_ms[:-1] > SESSION_GAP_MS
+    new[1:] |= (sessions[1:] == NOTHING) & (np.diff(times_ms) > SESSION_GAP_MS)
     numbers = np.empty(len(log), np.int64)
     numbers[order] = np.cumsum(new) - 1
     return numbers

@@ -100,14 +100,14 @@ def test_the_newest_event_before_a_time_is_the_users_own() -> None:
     assert found.tolist() == [-1, 2, -1, 1]
 
 
-def test_a_session_ends_after_half_an_hour_or_with_its_id() -> None:
+def test_a_session_ends_with_its_id_or_where_there_is_none_after_half_an_hour() -> None:
     """Logs without session ids have sessions as well."""
-    log = a_log(
-        (1, 0, VIEW, 0), (1, 1, VIEW, 29), (1, 2, VIEW, 60), (1, 3, VIEW, 61), sessions=[4, 4, 4, 5]
-    )
+    events = (1, 0, VIEW, 0), (1, 1, VIEW, 29), (1, 2, VIEW, 60), (1, 3, VIEW, 61)
 
-    assert session_numbers(log).tolist() == [0, 0, 1, 2]
-    assert Histories(log).session_items(np.array([1, 2]), 3).tolist() == [[-1, 0, 1], [-1, -1, 2]]
+    assert session_numbers(a_log(*events)).tolist() == [0, 0, 1, 1]
+    assert session_numbers(a_log(*events, sessions=[4, 4, 4, 5])).tolist() == [0, 0, 0, 1]
+    histories = Histories(a_log(*events))
+    assert histories.session_items(np.array([1, 2])).tolist() == [[-1, 0, 1], [-1, -1, 2]]
 
 
 def test_runs_of_one_item_count_once() -> None:

@@ -25,7 +25,7 @@ class TrainingOptions:
     weight_decay: float = 0.01
     tokens_a_batch: int = 256
     full_softmax_below: int = 4096  # items; a larger catalogue is sampled
-    negatives: int = 1024
+    negatives: int = 4096
     in_batch_negatives: bool = False  # the batch's targets as well: for a very large catalogue
     cart_weight: float = 1.0  # of a target, beside a view or a click
     checkout_weight: float = 0.2  # follows from an order, not from what was on the page
@@ -49,6 +49,5 @@ class TrainingOptions:
             embedding_dropout=0.3,
             learning_rate=6e-3,
             tokens_a_batch=2000,
-            negatives=4096,
             precision="bf16",
         )

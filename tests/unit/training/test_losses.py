@@ -10,6 +10,7 @@ from model_repo.ranker.network import Network, Shape, Tokens
 from services.training.examples import Batch
 from services.training.losses import LogSumExp, _history_scores, _negatives, weighted_loss
 from services.training.options import TrainingOptions
+from services.training.trainer import new_network
 
 ITEMS = 12
 OPTIONS = TrainingOptions(negatives=4000)
@@ -88,6 +89,24 @@ def test_popular_items_are_not_punished_for_being_drawn_more_often():
     weights = torch.bincount(drawn, torch.exp(-log_odds), minlength=ITEMS + 1)[1:]
     expected = torch.full((ITEMS,), OPTIONS.negatives / ITEMS)
     assert torch.allclose(weights, expected, rtol=0.12)
+
+
+def test_the_large_shape_takes_a_step_in_bf16():
+    """What a GPU trains is configuration: it must not fail there for the first time."""
+    options = TrainingOptions(
+        dim=256, layers=4, heads=4, tokens=200, full_softmax_below=1, in_batch_negatives=True
+    )
+    options = replace(options, precision="bf16", negatives=64)
+    network = new_network(ITEMS, options, np.eye(ITEMS, 8, dtype=np.float32)).train()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = weighted_loss(network, a_batch(), options)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+    assert torch.isfinite(loss)
+    assert all(
+        torch.isfinite(one.grad).all() for one in network.parameters() if one.grad is not None
+    )
 
 
 def test_each_item_of_the_history_is_scored_once_with_all_that_is_added_to_it():

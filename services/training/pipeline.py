@@ -157,7 +157,7 @@ def teach(
         checkpoint=kept("learn"),
         stop=EarlyStop(judge.ndcg, options.patience) if options.patience else None,
     )
-    qualities = {**judge.table(network), **before}
+    qualities = {**judge.table(network), **before} if judge.targets else {}
     progress(share + EVALUATION_SHARE)
     if epochs_after:
         fit(

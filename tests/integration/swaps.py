@@ -243,6 +243,9 @@ def prove(environment: dict[str, str], versions: Sequence[Path], console: Consol
     for name, value, met in rows:
         table.add_row(name, value, "yes" if met else "no")
     console.print(table)
+    for line in (data_dir / "logs" / "worker-1.log").read_text().splitlines():
+        if "ranker_unavailable" in line:
+            console.print(line, soft_wrap=True, markup=False)
     return all(met for _, _, met in rows)
 
 

@@ -9,8 +9,8 @@ import click
 import numpy as np
 from rich.console import Console
 
+from services.commands.holdout import Holdout
 from services.commands.parameters import Moment
-from services.commands.train import Holdout
 from services.connection import connect
 from services.display.progress import reported
 from services.errors import CommandFailed

@@ -14,23 +14,23 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from services.commands.holdout import Held, Holdout, holdout_from
 from services.commands.parameters import Moment
 from services.connection import connect
 from services.display.progress import reported
 from services.errors import CommandFailed
 from services.logs.catalogue_log import FIELDS
-from services.logs.columns import Column, column_of, parse_mapping
+from services.logs.columns import column_of, parse_mapping
 from services.settings import ModelSettings, Settings
 from services.training import distributed
+from services.training.sources import read_source
 from services.training.texts import archived_items, read_catalogue, text_vectors
 from services.training.unfinished import Unfinished, newest_unfinished
 from stream.items import Item
-from stream.keys import item_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from services.training.arrivals import Arrivals, Source
     from services.training.dataset import Dataset
     from services.training.options import TrainingOptions
     from services.training.pipeline import Trained
@@ -39,24 +39,6 @@ if TYPE_CHECKING:
 
 
 DAY_MS = 86_400_000
-
-
-class Holdout(click.ParamType):
-    """``10%`` of the time range, or the date from which on."""
-
-    name = "share|date"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float | None, int | None]:
-        """A share of the time range, or epoch ms; the other one is None."""
-        if not str(value).endswith("%"):
-            return None, Moment().convert(value, param, ctx)
-        try:
-            share = float(value[:-1]) / 100
-        except ValueError:
-            share = -1
-        if not 0 <= share < 1:
-            self.fail(f"{value!r} is not a share; write 10% or a date.")
-        return share, None
 
 
 @click.command()
@@ -144,7 +126,7 @@ def train(
     item_mapping: tuple[str, ...],
     from_ms: int | None,
     until_ms: int | None,
-    holdout: tuple[float | None, int | None],
+    holdout: Held,
     device: str,
     processes: int,
     base: str | None,
@@ -191,12 +173,12 @@ def train(
         with run.preparing(), console.status(f"Reading {events}"):
             catalogue = None if items is None else _catalogue(items, mapping, item_mapping)
             data = run.data(
-                lambda: _source(events, parse_mapping(mapping), catalogue, from_ms, until_ms)
+                lambda: read_source(events, parse_mapping(mapping), catalogue, from_ms, until_ms)
             )
             new_from_ms = data.first_ms
             if base is not None:
                 new_from_ms = max(new_from_ms, data.last_ms + 1 - round(days * DAY_MS))
-            from_holdout_ms = _holdout_from(new_from_ms, data.last_ms, holdout)
+            from_holdout_ms = holdout_from(new_from_ms, data.last_ms, holdout)
         console.print(f"{data.actions:,} actions on {len(data.item_ids):,} items.")
         if processes > 1 and not distributed.is_launched():
             distributed.launch(processes, [*sys.argv[1:], "--out", str(out), "--resume"])
@@ -216,29 +198,6 @@ def train(
             keep_in=run.directory,
         )
         _train(run, learn, options, from_holdout_ms, out, console)
-
-
-def _source(
-    events: Path,
-    mapping: Mapping[str, Column],
-    catalogue: Mapping[str, Item] | None,
-    from_ms: int | None,
-    until_ms: int | None,
-) -> "Source":
-    from services.training.arrivals import narrowed
-    from services.training.sources import open_source
-
-    source = open_source(events, mapping)
-    known = None if catalogue is None else [item_key(item_id) for item_id in catalogue]
-
-    def wanted(chunk: "Arrivals") -> "NDArray[np.bool_]":
-        times_ms = chunk["timestamp_ms"]
-        kept = np.ones(len(chunk), bool)
-        kept &= times_ms >= (times_ms if from_ms is None else from_ms)
-        kept &= times_ms < (times_ms + 1 if until_ms is None else until_ms)
-        return kept if known is None else kept & np.isin(chunk["item_key"], known)
-
-    return narrowed(source, wanted)
 
 
 def _begun(given: dict[str, Any]) -> "tuple[Learn, TrainingOptions]":
@@ -334,16 +293,6 @@ def _show(trained: "Trained", holdout_from_ms: int) -> None:
         figures = (one.hr_at_20, one.mrr_at_20, one.ndcg_at_10)
         table.add_row(name, *(f"{figure:.4f}" for figure in figures))
     Console().print(table)
-
-
-def _holdout_from(first_ms: int, last_ms: int, holdout: tuple[float | None, int | None]) -> int:
-    share, from_ms = holdout
-    if share is not None:
-        # One millisecond on, so that a share of 0 holds out nothing.
-        return last_ms + 1 - round(share * (last_ms - first_ms))
-    if from_ms is None or not first_ms < from_ms:
-        raise CommandFailed("--holdout begins before the first event: nothing to learn from.")
-    return from_ms
 
 
 def _default_out(*, resume: bool) -> Path:

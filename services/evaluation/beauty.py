@@ -128,6 +128,7 @@ def evaluate_beauty(
         fused=tuple(rankers),
         categories=category_shares([data.items[one].categories for one in log.item_ids]),
         half_life_days=None,  # nothing is known of when
+        backward=0.0,  # the best on the item before the last
         progress=lambda share: progress(TRAINING + (1 - TRAINING) * share),
     )
     outcome = leave_one_out(task, RECIPES)

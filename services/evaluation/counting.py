@@ -170,7 +170,8 @@ class CoVisitation:
         for distance, other in enumerate(reversed(recent), start=1):
             if other != item:
                 self._pairs.add(other, item, weight / distance)
-                self._pairs.add(item, other, self._backward * weight / distance)
+                if self._backward:
+                    self._pairs.add(item, other, self._backward * weight / distance)
         recent.append(item)
 
     def scores(self, session: int, recent: list[int]) -> Scores:

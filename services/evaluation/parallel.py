@@ -1,11 +1,14 @@
 """Several trainings at a time, each in a process and on a thread of its own."""
 
+import ctypes
 import multiprocessing
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
-from ctypes import c_double
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from services.embedded.process import PR_SET_PDEATHSIG
 from services.evaluation.contest import Progress
 
 T = TypeVar("T")
@@ -24,9 +27,9 @@ def run_all(jobs: Sequence[Callable[[Progress], T]], processes: int, progress: P
         progress: Called with the share of all the work that is done.
     """
     context = multiprocessing.get_context("spawn")  # forked threads of PyTorch would hang
-    shares = context.Array(c_double, len(jobs))
+    shares = context.Array(ctypes.c_double, len(jobs))
     workers = min(processes, len(jobs))
-    with ProcessPoolExecutor(workers, context, _share_progress, (shares,)) as pool:
+    with ProcessPoolExecutor(workers, context, _begin, (shares,)) as pool, _ended_with_us():
         futures = [pool.submit(_run, job, number) for number, job in enumerate(jobs)]
         while wait(futures, timeout=LOOK_EVERY_S).not_done:
             progress(sum(shares[:]) / len(jobs))
@@ -36,9 +39,22 @@ def run_all(jobs: Sequence[Callable[[Progress], T]], processes: int, progress: P
         return [future.result() for future in futures]
 
 
-def _share_progress(shares: Any) -> None:
+@contextmanager
+def _ended_with_us() -> Iterator[None]:
+    """End the workers when this fails or is interrupted: a pool would wait for their hours."""
+    try:
+        yield
+    except BaseException:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+        raise
+
+
+def _begin(shares: Any) -> None:
     global _shares  # noqa: PLW0603  # a pool has no other way to give a worker what is shared
     _shares = shares
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us, in one line
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # however the parent ends
 
 
 def _run(job: Callable[[Progress], T], number: int) -> T:

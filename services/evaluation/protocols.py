@@ -68,6 +68,7 @@ class Task:
         fused: Those of *rankers* that are fused with baselines.
         categories: ``(V, C)`` of the log's items, see `lists.Shop`.
         half_life_days: Of Markov chains and co-visitation; None where times mean nothing.
+        backward: What a pair of items counts against time in co-visitation.
         progress: Called with the share done.
     """
 
@@ -76,6 +77,7 @@ class Task:
     fused: tuple[str, ...] = (RANKER,)
     categories: NDArray[np.float32] | None = None
     half_life_days: float | None = 7.0
+    backward: float = 0.3
     progress: Progress = lambda share: None
 
 
@@ -265,7 +267,7 @@ def make_counters(task: Task) -> dict[str, Counter]:
         popularity = Popularity(items, half_life)
         counters[RECENTLY_POPULAR] = popularity
     counters[MARKOV] = Markov(popularity, half_life)
-    counters[CO_VISITED] = CoVisitation(popularity, half_life)
+    counters[CO_VISITED] = CoVisitation(popularity, half_life, backward=task.backward)
     counters[VMIS] = VmisKnn(popularity)
     return counters
 

@@ -156,6 +156,7 @@ def train(
     out = out or _default_out(resume=resume)
     if out.exists():
         raise CommandFailed(f"{out} exists, and a version never changes. Name another --out.")
+    base_dir = None if base is None else _base(base)
     choices = {
         "log": str(events.absolute()),
         "--map": sorted(mapping),
@@ -163,7 +164,7 @@ def train(
         "--map-item": sorted(item_mapping),
         "--from": from_ms,
         "--until": until_ms,
-        "--continue": base,
+        "--continue": base_dir and str(base_dir.absolute()),
         "--days": days,
     }
     with distributed.joined(device):
@@ -176,7 +177,7 @@ def train(
                 lambda: read_source(events, parse_mapping(mapping), catalogue, from_ms, until_ms)
             )
             new_from_ms = data.first_ms
-            if base is not None:
+            if base_dir is not None:
                 new_from_ms = max(new_from_ms, data.last_ms + 1 - round(days * DAY_MS))
             from_holdout_ms = holdout_from(new_from_ms, data.last_ms, holdout)
         console.print(f"{data.actions:,} actions on {len(data.item_ids):,} items.")
@@ -188,7 +189,7 @@ def train(
         texts = _text_vectors(data, catalogue, console) if catalogue else None
         given = {name: one for name, one in chosen.items() if one is not None}
         with console.status("Loading PyTorch"):
-            lesson, options = _begun(given) if base is None else _gone_on(base, days, given)
+            lesson, options = _gone_on(base_dir, days, given) if base_dir else _begun(given)
         learn = partial(
             lesson,
             data,
@@ -211,12 +212,12 @@ def _begun(given: dict[str, Any]) -> "tuple[Learn, TrainingOptions]":
     return partial(learn, options=options), options
 
 
-def _gone_on(base: str, days: float, given: dict[str, Any]) -> "tuple[Learn, TrainingOptions]":
+def _gone_on(base: Path, days: float, given: dict[str, Any]) -> "tuple[Learn, TrainingOptions]":
     """A training that goes on from *base*, likewise."""
     from services.training.continuing import Continuing, fine_tune, load_trained
 
     how = Continuing(days=days, epochs=given.pop("epochs", Continuing.epochs))
-    trained, options = load_trained(_base(base))
+    trained, options = load_trained(base)
     options = replace(options, **given)
     return partial(fine_tune, trained, options=options, how=how), options
 

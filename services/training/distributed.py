@@ -39,8 +39,11 @@ def joined(device: str) -> Iterator[None]:
     if not is_launched():
         yield
         return
+    import torch
     import torch.distributed as dist
 
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # The first process reads the log while the others wait, and that may take hours.
     backend = "nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timedelta(hours=12))

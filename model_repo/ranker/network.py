@@ -273,7 +273,7 @@ class Block(nn.Module):
     """
     Attention with a learned bias by distance, then a SwiGLU; each adds to what it read.
 
-    How much is added, a gate decides that reads the same input: LiGR (Borisyuk et al., KDD 2025).
+    How much is added, a gate decides that reads the same input: LiGR (Borisyuk et al., 2025).
     """
 
     def __init__(self, shape: Shape) -> None:

@@ -30,26 +30,36 @@ def check(directory: Path, serving: Serving, limits: Limits, *, say: Say) -> Man
         say: Is told each thing that was found in order, or could not be checked.
 
     Raises:
-        BadVersion: The first reason to refuse it.
-        CommandFailed: If Kafka cannot be reached.
+        BadVersion: The first reason to refuse it. That Kafka cannot be reached is none: then what
+            it knows is not compared, and said so.
     """
     manifest = verify(directory)
     if manifest.model != serving.model:
         raise BadVersion(f"{directory} is a {manifest.model!r}, not a {serving.model!r}.")
     say("Files: complete, as released, no pickle; config.pbtxt keeps the contract.")
-    items = limits.items or live_items(serving.kafka_servers, serving.topic(topics.ITEMS))
-    if items:
-        share = check_coverage(directory, items, limits)
-        say(f"Vocabulary: {manifest.vocabulary_size:,} items, {share:.0%} of the catalogue's.")
-    else:
-        say("Vocabulary: not compared, as items.v1 is empty; --items FILE names a catalogue.")
-    state = serving.state()
-    if state is not None and (serving.repository / state.version).exists():
-        before = read_manifest(serving.repository / state.version)
-        say(f"Quality: {check_quality(manifest, before, limits)}.")
-    else:
-        say("Quality: not compared, as no version serves.")
+    say(f"Vocabulary: {_known(directory, serving, limits)}.")
+    say(f"Quality: {_quality(manifest, serving, limits)}.")
     return manifest
+
+
+def _known(directory: Path, serving: Serving, limits: Limits) -> str:
+    try:
+        items = limits.items or live_items(serving.kafka_servers, serving.topic(topics.ITEMS))
+    except CommandFailed:
+        return "not compared, as Kafka cannot be reached; --items FILE names a catalogue"
+    if not items:
+        return "not compared, as items.v1 is empty; --items FILE names a catalogue"
+    return f"it knows {check_coverage(directory, items, limits):.0%} of {len(items):,} items"
+
+
+def _quality(manifest: Manifest, serving: Serving, limits: Limits) -> str:
+    try:
+        state = serving.state()
+    except CommandFailed:
+        return "not compared, as Kafka cannot be reached"
+    if state is None or not (serving.repository / state.version).exists():
+        return "not compared, as no version serves"
+    return check_quality(manifest, read_manifest(serving.repository / state.version), limits)
 
 
 def try_out(directory: Path, manifest: Manifest, serving: Serving, limits: Limits) -> float:

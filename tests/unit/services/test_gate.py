@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from services.models import control
+from services.errors import CommandFailed
+from services.models import control, gate
 from services.models.gate import items_in
 from services.models.proof import Limits, check_coverage, check_quality, prove
+from services.models.serving import Serving
 from services.models.versions import BadVersion, Manifest, nonsense
 from stream.keys import item_key
 from stream.ranking import Ranked
+from tests.tiny_model import build_tiny_version
 
 KNOWN = [f"i{number}" for number in range(10)]
 ANSWER = Ranked(np.array([[1, 2, 3]]), np.array([[3, 2, 1]], np.float32))
@@ -112,6 +115,36 @@ async def test_a_right_and_quick_answer_is_accepted(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(control, "timed_answers", timed_answers)
     assert await prove("triton:8001", "ranker", "1", a_manifest(), Limits()) == pytest.approx(4)
+
+
+def test_without_kafka_the_files_are_checked_and_the_rest_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On the machine where a model is trained there may be none of it."""
+
+    def no_kafka(*_: Any) -> Any:
+        raise CommandFailed("no Kafka")
+
+    monkeypatch.setattr(gate, "live_items", no_kafka)
+    monkeypatch.setattr(Serving, "state", no_kafka)
+    directory = build_tiny_version(tmp_path / "version", KNOWN)
+    serving = Serving(tmp_path / "ranker", "triton:8001", "kafka:9092", "")
+    said: list[str] = []
+
+    gate.check(directory, serving, Limits(), say=said.append)
+    assert sum("Kafka cannot be reached" in line for line in said) == 2
+
+    gate.check(directory, serving, Limits(items=frozenset(KNOWN)), say=said.append)
+    assert "Vocabulary: it knows 100% of 10 items." in said
+
+
+def test_a_version_of_another_model_is_refused(tmp_path: Path) -> None:
+    """Its answers would be served under the wrong name."""
+    directory = build_tiny_version(tmp_path / "version", KNOWN)
+    serving = Serving(tmp_path / "reranker", "triton:8001", "kafka:9092", "")
+
+    with pytest.raises(BadVersion, match="'ranker', not a 'reranker'"):
+        gate.check(directory, serving, Limits(), say=lambda line: None)
 
 
 def test_a_catalogue_may_be_a_file(tmp_path: Path) -> None:

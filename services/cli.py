@@ -52,6 +52,7 @@ def main() -> None:
     run it here    up; then catalogue, backfill, train, model deploy
     feed it        replay, simulate
     look at it     watch, features, dlq, status, doctor
+    the model      train, evaluate, model, bench
     production     setup --topics --features; then worker, archiver, trainer
 
     Every setting is a HEADRACE_* variable: see docs/settings.md. While `headrace up` runs, the

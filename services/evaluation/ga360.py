@@ -92,11 +92,10 @@ def evaluate_ga360(
             strict=True,
         )
     )
-    rankers: dict[str, Callable[[Histories], Frozen]] = {
-        NIGHTLY: lambda histories: Nightly(learners[RANKER], trained[RANKER], histories)
-    }
+    rankers: dict[str, Callable[[Histories], Frozen]] = {}
     for name, learner in learners.items():
         rankers[name] = partial(_served, learner, trained[name])
+    rankers[NIGHTLY] = lambda histories: Nightly(learners[RANKER], trained[RANKER], histories)
     if FRESH in without:
         rankers[_without(FRESH)] = lambda histories: yesterday(
             learners[RANKER].ranker(trained[RANKER], histories), histories

@@ -19,11 +19,14 @@ IN_CAPITALS = ("hr", "ndcg", "mrr", "f1")
 
 def show(outcome: Outcome, console: Console) -> None:
     """Print every table of *outcome*."""
-    about = ", ".join(f"{_number(value)} {name}" for name, value in outcome.about.items())
+    numbers = {name: value for name, value in outcome.about.items() if isinstance(value, int)}
+    about = ", ".join(f"{value:,} {name}" for name, value in numbers.items())
     console.print(_table(outcome.rows, ACCURACY, f"{outcome.protocol}: {about}", half_width=True))
     for metrics, title in ((SETS, "Sets"), (LISTS, "Beyond accuracy")):
         if any(name in row for row in outcome.rows for name in metrics):
             console.print(_table(outcome.rows, metrics, title))
+    for fusion, weights in outcome.about.get("fusion weights", {}).items():
+        console.print(f"{fusion}: " + ", ".join(f"{one} {w}" for one, w in weights.items()))
     for name, table in outcome.splits.items():
         targets = table[0]["targets"] if table else 0
         console.print(_table(table, SPLIT, f"{name}: {targets:,} targets"))
@@ -66,6 +69,8 @@ def _table(
     for name in present:
         table.add_column(_heading(name), justify="right", no_wrap=True)
     for row in rows:
+        if not any(name in row for name in present):
+            continue  # papers do not report it
         table.add_row(row["method"], *(_cell(row, name, half_width) for name in present))
     return table
 
@@ -83,7 +88,3 @@ def _heading(metric: str) -> str:
     name, _, cutoff = metric.partition("@")
     name = name.upper() if name in IN_CAPITALS else name.replace("_", " ")
     return f"{name}@{cutoff}" if cutoff else name
-
-
-def _number(value: object) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -5,7 +5,7 @@ Weights are random: what a network has learnt changes nothing of what it takes t
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -41,12 +41,12 @@ class Asked:
     catalogues: Sequence[int]
     batches: Sequence[int]
     dim: int
-    seconds: float  # of each figure, at least; of fewer than five calls nobody knows a p99
+    seconds: float  # of calls for each figure, at least, and never fewer than five calls
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One way to rank one batch."""
+    """One way to rank one batch: rows a second back to back, times in turn with the others."""
 
     catalogue: int
     batch: int
@@ -107,9 +107,21 @@ async def _at(
                 "matmul + top-k": _product_alone(version, batch),
                 "stock fp32": _stock(plain, tensors),
             }
-            for way, run in ways.items():
-                times_s = await _times(run, asked.seconds)
-                figures.append(_figure(catalogue, batch, way, times_s))
+            rows_per_s = {
+                way: batch / np.mean(await _back_to_back(run, asked.seconds))
+                for way, run in ways.items()
+            }
+            for way, times_s in (await _in_turn(ways, asked.seconds)).items():
+                figures.append(
+                    Figure(
+                        catalogue=catalogue,
+                        batch=batch,
+                        way=way,
+                        rows_per_s=float(rows_per_s[way]),
+                        p50_ms=float(np.percentile(times_s, 50)) * 1000,
+                        p99_ms=float(np.percentile(times_s, 99)) * 1000,
+                    )
+                )
     return figures
 
 
@@ -146,26 +158,38 @@ def _stock(version: Version, tensors: Tensors) -> Callable[[], Awaitable[None]]:
     return run
 
 
-async def _times(run: Callable[[], Awaitable[None]], seconds: float) -> list[float]:
+async def _back_to_back(run: Callable[[], Awaitable[None]], seconds: float) -> list[float]:
+    """Seconds of each call of one way after the other: what it can do at most."""
     for _ in range(WARM_UP):
         await run()
     times_s: list[float] = []
     while sum(times_s) < seconds or len(times_s) < LEAST_TIMES:
-        began_s = time.perf_counter()
-        await run()
-        times_s.append(time.perf_counter() - began_s)
+        times_s.append(await _time(run))
     return times_s
 
 
-def _figure(catalogue: int, batch: int, way: str, times_s: Sequence[float]) -> Figure:
-    return Figure(
-        catalogue=catalogue,
-        batch=batch,
-        way=way,
-        rows_per_s=batch * len(times_s) / sum(times_s),
-        p50_ms=float(np.percentile(times_s, 50)) * 1000,
-        p99_ms=float(np.percentile(times_s, 99)) * 1000,
-    )
+async def _in_turn(
+    ways: Mapping[str, Callable[[], Awaitable[None]]], seconds: float
+) -> dict[str, list[float]]:
+    """
+    Seconds of each way's calls, one call of each in turn.
+
+    Each then finds the caches as another left them, as a request does in production, and what
+    else the machine does meets them all alike. Back to back, a loop in one process keeps its
+    weights in the cache, and looks a third faster than any single call can be.
+    """
+    times_s: dict[str, list[float]] = {way: [] for way in ways}
+    own_s = times_s[IN_PROCESS]
+    while sum(own_s) < seconds or len(own_s) < LEAST_TIMES:
+        for way, run in ways.items():
+            times_s[way].append(await _time(run))
+    return times_s
+
+
+async def _time(run: Callable[[], Awaitable[None]]) -> float:
+    began_s = time.perf_counter()
+    await run()
+    return time.perf_counter() - began_s
 
 
 def _histories(item_keys: NDArray[np.int64], batch: int) -> Tensors:

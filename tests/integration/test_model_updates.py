@@ -150,17 +150,15 @@ def test_somebody_elses_model_is_tried_unseen_then_seen_then_serves(shop: Shop, 
     assert {tuple(one["failures"]) for one in seen["versions"].values()} == {()}
 
 
-def test_a_change_is_followed_within_a_second(shop: Shop) -> None:
-    """From the record in Kafka to the first slate of the other version."""
+def test_a_change_is_followed_without_a_restart(shop: Shop) -> None:
+    """How soon is a figure of ``make swaps``; here it is that, and by which record."""
     with shop.arrivals() as arrivals, shop.shoppers():
         other = build_tiny_version(shop.directory / "other", ITEM_IDS, seed=2)
         version = shop.bring(deployment.deploy, other)
         until(lambda: arrivals.models[-1] == version)
     announced = read_topic(shop.ledger.servers, shop.ledger.topic(topics.DEPLOYMENTS))[-1]
-    (_, announced_ms) = announced.timestamp()
-    first_s = arrivals.received_s[arrivals.models.index(version)]
 
-    assert first_s - announced_ms / 1000 < 1.0
+    assert Deployment.model_validate_json(announced.value() or b"").version == version
 
 
 def test_a_canary_that_goes_bad_is_rolled_back_without_a_person(shop: Shop, tiny: Path) -> None:

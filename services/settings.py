@@ -1,11 +1,18 @@
 """Every setting of every process, read from ``HEADRACE_*`` once, at the entry point."""
 
+import json
+import re
 from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.kafka.connection import KafkaConnection, SaslMechanism, SecurityProtocol
+
+# Feast reads the options of a connection between commas, from a line of YAML.
+PLAIN_TEXT = r"^[^\s,'\"]*$"
 
 
 class Settings(BaseSettings):
@@ -14,7 +21,22 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HEADRACE_", frozen=True, extra="ignore")
 
     kafka_servers: str = Field("127.0.0.1:9092", description="Kafka bootstrap servers.")
+    kafka_security_protocol: SecurityProtocol = Field(
+        "PLAINTEXT", description="TLS (SSL), a login (SASL), or both, on every connection to Kafka."
+    )
+    kafka_sasl_mechanism: SaslMechanism = Field("SCRAM-SHA-512", description="How to log in.")
+    kafka_sasl_username: str = Field("", description="Kafka user.")
+    kafka_sasl_password: SecretStr = Field(SecretStr(""), description="Its password.")
+    kafka_ca_file: Path | None = Field(
+        None, description="PEM certificates that sign Kafka's; the system's own if not set."
+    )
     redis_address: str = Field("127.0.0.1:6379", description="Redis host:port.")
+    redis_username: str = Field("", pattern=PLAIN_TEXT, description="Redis user (ACL).")
+    redis_password: SecretStr = Field(SecretStr(""), description="Its password.")
+    redis_tls: bool = Field(False, description="Speak TLS to Redis.")
+    redis_ca_file: Path | None = Field(
+        None, description="PEM certificates that sign Redis' own; the system's if not set."
+    )
     triton_address: str = Field("127.0.0.1:8001", description="Triton gRPC host:port.")
     prefix: str = Field(
         "",
@@ -42,6 +64,37 @@ class Settings(BaseSettings):
     metrics_host: str = Field(
         "127.0.0.1", description="Where /metrics listens; 0.0.0.0 inside a container."
     )
+
+    @field_validator("redis_password")
+    @classmethod
+    def _fits_a_connection_string(cls, password: SecretStr) -> SecretStr:
+        if not re.match(PLAIN_TEXT, password.get_secret_value()):
+            raise ValueError("it may hold no blank, comma or quotation mark")
+        return password
+
+    @property
+    def kafka(self) -> KafkaConnection:
+        """How to reach Kafka."""
+        return KafkaConnection(
+            self.kafka_servers,
+            protocol=self.kafka_security_protocol,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_sasl_username,
+            password=self.kafka_sasl_password.get_secret_value(),
+            ca_file=self.kafka_ca_file,
+        )
+
+    @property
+    def redis_connection(self) -> str:
+        """How to reach Redis, in Feast's form; it may hold a password, so it is never shown."""
+        password = self.redis_password.get_secret_value()
+        options = [
+            *([f"username={json.dumps(self.redis_username)}"] if self.redis_username else []),
+            *([f"password={json.dumps(password)}"] if password else []),
+            *(["ssl=true"] if self.redis_tls else []),
+            *([f"ssl_ca_certs={self.redis_ca_file}"] if self.redis_ca_file else []),
+        ]
+        return ",".join([self.redis_address, *options])
 
     @property
     def feast_project(self) -> str:

@@ -243,7 +243,7 @@ class Archiver:
 def _consumer(settings: ArchiverSettings) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": settings.kafka_servers,
+            **settings.kafka.config(),
             "group.id": topics.with_prefix(settings.prefix, settings.archiver_group),
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

@@ -55,7 +55,7 @@ def catalogue(
     topic = topics.with_prefix(settings.prefix, topics.ITEMS)
     with (
         open_rows(file, format_of(file, format_name), reader.columns) as log,
-        Publisher(settings.kafka_servers) as publisher,
+        Publisher(settings.kafka) as publisher,
     ):
         log.require([column.name for column in columns.values()])
         publisher.cluster_id(topic)

@@ -179,9 +179,9 @@ class _Demo:
     async def _open_shop(self, settings: WorkerSettings, shop: Shop) -> None:
         name = partial(topics.with_prefix, settings.prefix)
         items = name(topics.ITEMS)
-        self._follower = await asyncio.to_thread(self._titles.follow, settings.kafka_servers, items)
+        self._follower = await asyncio.to_thread(self._titles.follow, settings.kafka, items)
         self._scene.shop = LiveShop(
-            settings.kafka_servers,
+            settings.kafka,
             events=name(topics.EVENTS),
             results=name(topics.RECOMMENDATIONS),
             world=shop.world(),

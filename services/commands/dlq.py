@@ -46,7 +46,7 @@ def show(topic: str, most: int, reason: str | None, as_json: bool, data_dir: Pat
     name = topics.with_prefix(settings.prefix, topic)
     fitting = (
         letter
-        for letter in read_letters(settings.kafka_servers, name)
+        for letter in read_letters(settings.kafka, name)
         if reason is None or reason in letter.reason
     )
     letters = list(islice(fitting, most))
@@ -84,10 +84,10 @@ def replay(
         for known in topics.TOPICS
         if known not in LETTER_TOPICS
     }
-    with Publisher(settings.kafka_servers) as publisher:
+    with Publisher(settings.kafka) as publisher:
         publisher.cluster_id(name)
         sent = replay_letters(
-            settings.kafka_servers, name, group, publisher, destinations, most=most, reason=reason
+            settings.kafka, name, group, publisher, destinations, most=most, reason=reason
         )
     if not sent:
         raise CommandFailed(f"no letter in {name} is left to send that fits.")

@@ -160,7 +160,7 @@ def _read_row(settings: Settings, user: str) -> UserRow:
 
     try:
         store = FeatureRows.open(
-            settings.redis_address, settings.feast_registry, settings.feast_project
+            settings.redis_connection, settings.feast_registry, settings.feast_project
         )
         (raw,) = store.read([user])
         row = UserRow.from_bytes(raw)
@@ -184,7 +184,7 @@ def _read_marks(settings: Settings) -> dict[int, Mark]:
     partitions = range(topics.EVENT_PARTITIONS)
     try:
         store = FeatureRows.open(
-            settings.redis_address, settings.feast_registry, settings.feast_project
+            settings.redis_connection, settings.feast_registry, settings.feast_project
         )
         raw = store.read_marks(partitions)
     except StoreError as error:
@@ -205,7 +205,7 @@ def _follow(names: ItemNames, settings: Settings) -> None:
     """Learn the items' names; a row can be read without them."""
     catalogue = topics.with_prefix(settings.prefix, topics.ITEMS)
     try:
-        Follower(settings.kafka_servers, catalogue, names.take).start(CATALOGUE_TIMEOUT_S).stop()
+        Follower(settings.kafka, catalogue, names.take).start(CATALOGUE_TIMEOUT_S).stop()
     except (KafkaException, NotCaughtUp):
         click.echo(f"No item names: {catalogue} cannot be read from Kafka.", err=True)
 

@@ -151,9 +151,7 @@ def _run(verb: str, options: dict[str, Any], *, backfill: bool = False) -> None:
     with ExitStack() as stack:
         follow = bool(options.get("slates") or options.get("wait_slates"))
         # Gathering events saves work at full speed; where latency is measured it would be in it.
-        publisher = stack.enter_context(
-            Publisher(settings.kafka_servers, linger_ms=0 if follow else 5)
-        )
+        publisher = stack.enter_context(Publisher(settings.kafka, linger_ms=0 if follow else 5))
         topic = topics.with_prefix(settings.prefix, topics.EVENTS)
         cluster = publisher.cluster_id(topic)
         position = _position(log, settings, selection, mapping, constants, cluster, topic, backfill)
@@ -204,7 +202,7 @@ def _following(
     options: dict[str, Any],
 ) -> Following:
     results = topics.with_prefix(settings.prefix, topics.RECOMMENDATIONS)
-    consumer, _ = whole_topic(settings.kafka_servers, results, from_beginning=False)
+    consumer, _ = whole_topic(settings.kafka, results, from_beginning=False)
     stack.callback(consumer.close)
     path: Path | None = options["slates"]
     mode = "ab" if position.row else "wb"

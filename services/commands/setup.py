@@ -73,14 +73,14 @@ def _create_topics(settings: Settings, replication_factor: int) -> None:
     from services.kafka.topics_setup import ensure_topics
 
     created = ensure_topics(
-        settings.kafka_servers, prefix=settings.prefix, replication_factor=replication_factor
+        settings.kafka, prefix=settings.prefix, replication_factor=replication_factor
     )
     listed = ", ".join(created) or "none was missing"
-    click.echo(f"Topics on {settings.kafka_servers}: created {listed}; configuration up to date.")
+    click.echo(f"Topics on {settings.kafka}: created {listed}; configuration up to date.")
 
 
 def _register_features(settings: Settings) -> None:
     from features.store import open_store
 
-    open_store(settings.redis_address, settings.feast_registry, settings.feast_project)
+    open_store(settings.redis_connection, settings.feast_registry, settings.feast_project)
     click.echo(f"Features of {settings.feast_project}: registered in {settings.feast_registry}.")

@@ -49,9 +49,9 @@ def watch(
     with ExitStack() as stack:
         if not as_json:
             catalogue = topics.with_prefix(settings.prefix, topics.ITEMS)
-            stack.callback(titles.follow(settings.kafka_servers, catalogue).stop)
+            stack.callback(titles.follow(settings.kafka, catalogue).stop)
         results = topics.with_prefix(settings.prefix, topics.RECOMMENDATIONS)
-        consumer, _ = whole_topic(settings.kafka_servers, results, from_beginning=from_beginning)
+        consumer, _ = whole_topic(settings.kafka, results, from_beginning=from_beginning)
         stack.callback(consumer.close)
         click.echo(f"Watching {results} …", err=True)
         started_s = time.time()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from services.kafka.connection import KafkaConnection
 from services.kafka.publishing import Publisher
 from services.kafka.slates import Answer, Newest, Sent, Slate, Unanswered, poll_slates, whole_topic
 from services.logs.eventlog import LogEvent, timestamp_text
@@ -62,7 +63,7 @@ class LiveShop:
     Runs live shoppers against the real topics, in a thread of its own.
 
     Args:
-        servers: Kafka.
+        kafka: Where Kafka is.
         events: Full name of the events topic.
         results: Full name of the results topic.
         world: Whose shoppers.
@@ -73,7 +74,7 @@ class LiveShop:
 
     def __init__(
         self,
-        servers: str,
+        kafka: KafkaConnection,
         *,
         events: str,
         results: str,
@@ -89,7 +90,7 @@ class LiveShop:
         self.guest_before: list[str] = []  # the list before that one
         self.failure: BaseException | None = None
         self._topic = events
-        self._servers, self._results = servers, results
+        self._kafka, self._results = kafka, results
         self._world, self._users, self._rate, self._run = world, users, rate, run
         self._pushed: dict[str, PushedSlate] = {}
         self._newest = Newest()
@@ -115,7 +116,7 @@ class LiveShop:
             self.failure = error
 
     def _trade(self) -> None:
-        slates, _ = whole_topic(self._servers, self._results, from_beginning=False)
+        slates, _ = whole_topic(self._kafka, self._results, from_beginning=False)
         shoppers = LiveShoppers(
             self._world,
             self._users,
@@ -126,7 +127,7 @@ class LiveShop:
             guest=GUEST,
         )
         try:
-            with Publisher(self._servers, client_id="headrace-demo", linger_ms=0) as publisher:
+            with Publisher(self._kafka, client_id="headrace-demo", linger_ms=0) as publisher:
                 while not self._stop.is_set():
                     while (event := shoppers.take(time.time())) is not None:
                         self._publish(publisher, event)

@@ -69,7 +69,7 @@ def publish_shop(settings: WorkerSettings, directory: Path, say: Say) -> None:
         say("done by an earlier run")
         return
     events = topics.with_prefix(settings.prefix, topics.EVENTS)
-    with Publisher(settings.kafka_servers, client_id="headrace-demo") as publisher:
+    with Publisher(settings.kafka, client_id="headrace-demo") as publisher:
         _publish_items(settings, directory / ITEMS_FILE, publisher)
         position = ReplayPosition()
         sender = FullSpeed(publisher, events, position, (BACKFILL,))
@@ -83,7 +83,7 @@ def publish_shop(settings: WorkerSettings, directory: Path, say: Say) -> None:
 
 def mark(settings: WorkerSettings, directory: Path, step: str) -> Path:
     """The file that says that *step* was done on this Kafka cluster: another one knows nothing."""
-    with Publisher(settings.kafka_servers, client_id="headrace-demo") as publisher:
+    with Publisher(settings.kafka, client_id="headrace-demo") as publisher:
         events = topics.with_prefix(settings.prefix, topics.EVENTS)
         return directory / f"{step}-{publisher.cluster_id(events)}"
 
@@ -99,7 +99,7 @@ def _publish_items(settings: WorkerSettings, path: Path, publisher: Publisher) -
 
 def _wait_for_worker(settings: WorkerSettings, topic: str, events: int, say: Say) -> None:
     group = topics.with_prefix(settings.prefix, settings.worker_group)
-    consumer = Consumer({"bootstrap.servers": settings.kafka_servers, "group.id": group})
+    consumer = Consumer({**settings.kafka.config(), "group.id": group})
     try:
         deadline = time.monotonic() + CAUGHT_UP_WITHIN_S
         while (behind := lag(consumer, topic)) > 0:

@@ -4,6 +4,7 @@ import orjson
 
 from services.display.rendering import safe_text
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.kafka.follow import Follower, NotCaughtUp
 
 
@@ -32,7 +33,7 @@ class Titles:
         """The title, safe to print."""
         return safe_text(self._titles.get(item_id, item_id), width)
 
-    def follow(self, servers: str, topic: str, timeout_s: float = 30.0) -> Follower:
+    def follow(self, kafka: KafkaConnection, topic: str, timeout_s: float = 30.0) -> Follower:
         """
         Start following *topic*, and return once caught up. Stop the follower when done.
 
@@ -40,6 +41,6 @@ class Titles:
             CommandFailed: If it cannot be read.
         """
         try:
-            return Follower(servers, topic, self.take).start(timeout_s)
+            return Follower(kafka, topic, self.take).start(timeout_s)
         except NotCaughtUp as error:
             raise CommandFailed(str(error)) from error

@@ -18,6 +18,7 @@ from services.embedded import install, jars, ports, stub
 from services.embedded.redis import ping
 from services.embedded.state import LOCK_FILE
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.settings import WorkerSettings
 
 GIB = 1 << 30
@@ -178,7 +179,7 @@ def parts(settings: WorkerSettings) -> Iterator[Finding]:
 def servers(settings: WorkerSettings) -> Iterator[Finding]:
     """Those that were named, or that run: does each answer in its own protocol?"""
     named = settings.model_fields_set
-    if "kafka_servers" in named and not _kafka_answers(settings.kafka_servers):
+    if "kafka_servers" in named and not _kafka_answers(settings.kafka):
         yield _unreachable("Kafka", settings.kafka_servers, "HEADRACE_KAFKA_SERVERS")
     if "redis_address" in named and asyncio.run(ping(settings.redis_address)):
         yield _unreachable("Redis", settings.redis_address, "HEADRACE_REDIS_ADDRESS")
@@ -193,12 +194,12 @@ def _unreachable(server: str, address: str, setting: str) -> Finding:
     )
 
 
-def _kafka_answers(address: str) -> bool:
+def _kafka_answers(kafka: KafkaConnection) -> bool:
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
     try:
-        AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=3)
+        AdminClient({**kafka.config(), "log_level": 0}).list_topics(timeout=3)
     except KafkaException:
         return False
     return True

@@ -13,6 +13,7 @@ from services.embedded.install import Installation
 from services.embedded.part import Part
 from services.embedded.ports import HOST
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
 
 # The second compiler would take five seconds of a core in the first half minute, when everything
@@ -82,7 +83,7 @@ def kafka(
             str(configuration),
         ),
         environment={"HOME": str(directory), "LANG": "C.UTF-8"},
-        probe=_Probe(f"{HOST}:{port}", prefix),
+        probe=_Probe(KafkaConnection(f"{HOST}:{port}"), prefix),
         prepare=prepare,
         stop_within_s=15.0,
     )
@@ -91,8 +92,8 @@ def kafka(
 class _Probe:
     """Ready is: the broker answers, our topics are there, and every partition has its leader."""
 
-    def __init__(self, servers: str, prefix: str) -> None:
-        self._servers = servers
+    def __init__(self, kafka: KafkaConnection, prefix: str) -> None:
+        self._kafka = kafka
         self._prefix = prefix
         self._admin: AdminClient | None = None
         self._topics_made = False
@@ -104,7 +105,7 @@ class _Probe:
         if self._admin is None:
             self._admin = AdminClient(
                 {
-                    "bootstrap.servers": self._servers,
+                    **self._kafka.config(),
                     "reconnect.backoff.ms": 20,
                     "reconnect.backoff.max.ms": 100,
                     "log_level": 0,
@@ -113,7 +114,7 @@ class _Probe:
         try:
             topics = self._admin.list_topics(timeout=PROBE_TIMEOUT_S).topics
             if not self._topics_made:
-                ensure_topics(self._servers, prefix=self._prefix)
+                ensure_topics(self._kafka, prefix=self._prefix)
                 self._topics_made = True
                 topics = self._admin.list_topics(timeout=PROBE_TIMEOUT_S).topics
         except KafkaException as error:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from services.kafka.connection import KafkaConnection
 from services.kafka.publishing import require_topic
 from stream.records import Outgoing
 from stream.topics import with_prefix
@@ -18,18 +19,18 @@ class BatchPublisher:
     `stream.pipeline.Publish` on Kafka.
 
     Args:
-        servers: Kafka bootstrap servers.
+        kafka: Where Kafka is.
         prefix: Put before each topic's name.
         timeout_s: After this a record that is not acknowledged has failed.
     """
 
-    def __init__(self, servers: str, *, prefix: str, timeout_s: float = 30.0) -> None:
-        self._servers = servers
+    def __init__(self, kafka: KafkaConnection, *, prefix: str, timeout_s: float = 30.0) -> None:
+        self._kafka = kafka
         self._prefix = prefix
         self._timeout_s = timeout_s
         self._producer = Producer(
             {
-                "bootstrap.servers": servers,
+                **kafka.config(),
                 "client.id": "headrace-worker",
                 "partitioner": "murmur2_random",
                 "acks": "all",
@@ -51,7 +52,7 @@ class BatchPublisher:
             CommandFailed: If Kafka or the topic is not there.
         """
         name = with_prefix(self._prefix, topic)
-        return len(require_topic(self._producer, self._servers, name).partitions)
+        return len(require_topic(self._producer, self._kafka, name).partitions)
 
     async def __call__(self, records: Sequence[Outgoing]) -> None:
         """

@@ -10,6 +10,7 @@ import orjson
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, TopicPartition
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.kafka.publishing import CONNECT_TIMEOUT_S, Publisher, require_topic
 from stream.records import (
     FAILED_AT,
@@ -107,11 +108,11 @@ class Sent:
 
 @contextmanager
 def _open(
-    servers: str, topic: str, group: str | None
+    kafka: KafkaConnection, topic: str, group: str | None
 ) -> Iterator[tuple[Consumer, dict[int, tuple[int, int]]]]:
     consumer = Consumer(
         {
-            "bootstrap.servers": servers,
+            **kafka.config(),
             "group.id": group or "headrace-tools",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
@@ -119,7 +120,7 @@ def _open(
         }
     )
     try:
-        partitions = require_topic(consumer, servers, topic).partitions
+        partitions = require_topic(consumer, kafka, topic).partitions
         yield (
             consumer,
             {
@@ -130,14 +131,14 @@ def _open(
             },
         )
     except KafkaException as error:
-        raise CommandFailed(f"Kafka at {servers}: {error.args[0].str()}") from error
+        raise CommandFailed(f"Kafka at {kafka}: {error.args[0].str()}") from error
     finally:
         consumer.close()
 
 
-def read_letters(servers: str, topic: str) -> Iterator[Letter]:
+def read_letters(kafka: KafkaConnection, topic: str) -> Iterator[Letter]:
     """All letters that *topic* holds now; oldest first in a partition."""
-    with _open(servers, topic, group=None) as (consumer, bounds):
+    with _open(kafka, topic, group=None) as (consumer, bounds):
         yield from _letters(consumer, topic, bounds)
 
 
@@ -170,7 +171,7 @@ def _sent(consumer: Consumer, topic: str, bounds: dict[int, tuple[int, int]]) ->
 
 
 def replay_letters(
-    servers: str,
+    kafka: KafkaConnection,
     topic: str,
     group: str,
     publisher: Publisher,
@@ -191,7 +192,7 @@ def replay_letters(
     Raises:
         CommandFailed: If a letter names another topic: it goes nowhere.
     """
-    with _open(servers, topic, group) as (consumer, bounds):
+    with _open(kafka, topic, group) as (consumer, bounds):
         sent = _sent(consumer, topic, bounds)
         known: dict[int, list[int]] = {partition: [] for partition in bounds}
         count = 0

@@ -9,6 +9,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.kafka.publishing import require_topic
 
 log = structlog.get_logger()
@@ -25,17 +26,17 @@ class Follower:
     Reads *topic* in a thread of its own, without a consumer group, and hands over each record.
 
     Args:
-        servers: Kafka bootstrap servers.
+        kafka: Where Kafka is.
         topic: Full name of a compacted topic.
         on_record: Called in the thread for every record, in order for each partition.
     """
 
-    def __init__(self, servers: str, topic: str, on_record: OnRecord) -> None:
+    def __init__(self, kafka: KafkaConnection, topic: str, on_record: OnRecord) -> None:
         self._topic = topic
         self._on_record = on_record
         self._consumer = Consumer(
             {
-                "bootstrap.servers": servers,
+                **kafka.config(),
                 "group.id": f"headrace-follow-{topic}",  # required by the library; never joined
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -44,7 +45,7 @@ class Follower:
                 "log_level": 0,  # what matters is raised
             }
         )
-        self._servers = servers
+        self._kafka = kafka
         self._behind: set[int] = set()
         self._caught_up = threading.Event()
         self._stopping = threading.Event()
@@ -59,7 +60,7 @@ class Follower:
             CommandFailed: If Kafka or the topic is not there.
             NotCaughtUp: After *timeout_s*.
         """
-        partitions = require_topic(self._consumer, self._servers, self._topic).partitions
+        partitions = require_topic(self._consumer, self._kafka, self._topic).partitions
         self._behind = set(partitions)
         self._consumer.assign([TopicPartition(self._topic, p, 0) for p in partitions])
         self._thread.start()

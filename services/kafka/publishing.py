@@ -8,6 +8,7 @@ from typing import Self
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 
 Header = tuple[str, bytes | None]
 Delivered = Callable[[int, int], None]  # partition, offset
@@ -28,13 +29,13 @@ class Publisher:
     """
 
     def __init__(
-        self, servers: str, *, client_id: str = "headrace-tools", linger_ms: int = 5
+        self, kafka: KafkaConnection, *, client_id: str = "headrace-tools", linger_ms: int = 5
     ) -> None:
-        self._servers = servers
+        self._kafka = kafka
         self._error: KafkaError | None = None
         self._producer = Producer(
             {
-                "bootstrap.servers": servers,
+                **kafka.config(),
                 "client.id": client_id,
                 "partitioner": "murmur2_random",
                 "acks": "all",
@@ -69,7 +70,7 @@ class Publisher:
         Raises:
             CommandFailed: Naming what is missing and what to do.
         """
-        return require_topic(self._producer, self._servers, topic).cluster_id
+        return require_topic(self._producer, self._kafka, topic).cluster_id
 
     def send(
         self,
@@ -112,7 +113,7 @@ class Publisher:
         unsent = self._producer.flush(FLUSH_TIMEOUT_S)
         self._raise_refused()
         if unsent:
-            raise NotDelivered(f"Kafka at {self._servers} did not take {unsent} records in time.")
+            raise NotDelivered(f"Kafka at {self._kafka} did not take {unsent} records in time.")
 
     def _raise_refused(self) -> None:
         if self._error is not None:
@@ -127,7 +128,7 @@ class FoundTopic:
     partitions: tuple[int, ...]  # ascending
 
 
-def require_topic(client: Producer | Consumer, servers: str, topic: str) -> FoundTopic:
+def require_topic(client: Producer | Consumer, kafka: KafkaConnection, topic: str) -> FoundTopic:
     """
     Where *topic* is, once Kafka is known to be there and to have it.
 
@@ -138,11 +139,11 @@ def require_topic(client: Producer | Consumer, servers: str, topic: str) -> Foun
         metadata = client.list_topics(topic, timeout=CONNECT_TIMEOUT_S)
     except KafkaException as error:
         raise CommandFailed(
-            f"no Kafka at {servers}. Start `headrace up`, or set HEADRACE_KAFKA_SERVERS."
+            f"no Kafka at {kafka}. Start `headrace up`, or set HEADRACE_KAFKA_SERVERS."
         ) from error
     if metadata.topics[topic].error is not None:
         raise CommandFailed(
-            f"Kafka at {servers} has no topic {topic}. Create it: headrace setup --topics."
+            f"Kafka at {kafka} has no topic {topic}. Create it: headrace setup --topics."
         )
     partitions = tuple(sorted(metadata.topics[topic].partitions))
     return FoundTopic(str(metadata.cluster_id), partitions)

@@ -10,12 +10,15 @@ import orjson
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.kafka.publishing import CONNECT_TIMEOUT_S, require_topic
 from services.logs.eventlog import LogEvent
 from stream.records import EVENT_TIME_MS
 
 
-def whole_topic(servers: str, topic: str, *, from_beginning: bool) -> tuple[Consumer, list[int]]:
+def whole_topic(
+    kafka: KafkaConnection, topic: str, *, from_beginning: bool
+) -> tuple[Consumer, list[int]]:
     """
     A consumer without a group of all partitions of *topic*.
 
@@ -28,21 +31,21 @@ def whole_topic(servers: str, topic: str, *, from_beginning: bool) -> tuple[Cons
     """
     consumer = Consumer(
         {
-            "bootstrap.servers": servers,
+            **kafka.config(),
             "group.id": "headrace-tools",  # never joined, nothing is committed
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "log_level": 3,
         }
     )
-    partitions = require_topic(consumer, servers, topic).partitions
+    partitions = require_topic(consumer, kafka, topic).partitions
     try:
         bounds = [
             consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=CONNECT_TIMEOUT_S)
             for p in partitions
         ]
     except KafkaException as error:
-        raise CommandFailed(f"Kafka at {servers} does not answer: {error.args[0].str()}") from error
+        raise CommandFailed(f"Kafka at {kafka} does not answer: {error.args[0].str()}") from error
     starts = [low if from_beginning else high for low, high in bounds]
     consumer.assign(
         [TopicPartition(topic, p, start) for p, start in zip(partitions, starts, strict=True)]

@@ -15,13 +15,14 @@ from confluent_kafka.admin import (
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from stream.topics import TOPICS, Topic, with_prefix
 
 BROKER_DEFAULT = -1
 
 
 def ensure_topics(
-    servers: str,
+    kafka: KafkaConnection,
     *,
     prefix: str = "",
     replication_factor: int = BROKER_DEFAULT,
@@ -37,7 +38,7 @@ def ensure_topics(
         CommandFailed: If Kafka cannot be reached or refuses, or a topic exists with another number
             of partitions. That is never changed here: it would move users to other partitions.
     """
-    admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+    admin = AdminClient({**kafka.config(), "log_level": 0})
     wanted = {with_prefix(prefix, topic.name): topic for topic in TOPICS.values()}
     try:
         existing = {
@@ -53,7 +54,7 @@ def ensure_topics(
         _configure(admin, {name: wanted[name] for name in wanted.keys() & existing.keys()})
     except KafkaException as error:
         raise CommandFailed(
-            f"Kafka at {servers} did not do it: {error.args[0].str()}. "
+            f"Kafka at {kafka} did not do it: {error.args[0].str()}. "
             "Check the address (HEADRACE_KAFKA_SERVERS) and that it runs."
         ) from error
     return created

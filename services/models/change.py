@@ -101,7 +101,7 @@ class Change:
         """Tell the workers, and then unload what has no part in *state* any more."""
         serving = self._serving
         self._write_config(self._present(state.versions))
-        write_state(serving.kafka_servers, serving.topic(topics.DEPLOYMENTS), state)
+        write_state(serving.kafka, serving.topic(topics.DEPLOYMENTS), state)
         self.state = state
         self.tidy()
 

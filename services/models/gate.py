@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.kafka.follow import Follower
 from services.logs.catalogue_log import ItemReader
 from services.logs.rows import BadRow, format_of, open_rows
@@ -44,7 +45,7 @@ def check(directory: Path, serving: Serving, limits: Limits, *, say: Say) -> Man
 
 def _known(directory: Path, serving: Serving, limits: Limits) -> str:
     try:
-        items = limits.items or live_items(serving.kafka_servers, serving.topic(topics.ITEMS))
+        items = limits.items or live_items(serving.kafka, serving.topic(topics.ITEMS))
     except CommandFailed:
         return "not compared, as Kafka cannot be reached; --items FILE names a catalogue"
     if not items:
@@ -101,7 +102,7 @@ def try_out(directory: Path, manifest: Manifest, serving: Serving, limits: Limit
             repository.remove_version(scratch / "1")
 
 
-def live_items(servers: str, topic: str) -> frozenset[str]:
+def live_items(kafka: KafkaConnection, topic: str) -> frozenset[str]:
     """The item ids in the catalogue now. Raises `CommandFailed` if Kafka cannot be reached."""
     found: set[str] = set()
 
@@ -112,7 +113,7 @@ def live_items(servers: str, topic: str) -> frozenset[str]:
         else:
             found.add(item_id)
 
-    with Follower(servers, topic, take) as follower:
+    with Follower(kafka, topic, take) as follower:
         follower.start(CATALOGUE_WITHIN_S)
     return frozenset(found)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from services.kafka.connection import KafkaConnection
 from services.models.state import read_state
 from services.settings import ModelSettings
 from stream import topics
@@ -16,7 +17,7 @@ class Serving:
 
     repository: Path  # of the one model: it holds config.pbtxt and the version directories
     triton_address: str
-    kafka_servers: str
+    kafka: KafkaConnection
     prefix: str
     device: str = "cpu"
 
@@ -27,7 +28,7 @@ class Serving:
         return cls(
             repository=models / settings.model_name,
             triton_address=settings.triton_address,
-            kafka_servers=settings.kafka_servers,
+            kafka=settings.kafka,
             prefix=settings.prefix,
             device=settings.triton_device,
         )
@@ -43,4 +44,4 @@ class Serving:
 
     def state(self) -> Deployment | None:
         """The model's state now. Raises `CommandFailed` if Kafka cannot be reached."""
-        return read_state(self.kafka_servers, self.topic(topics.DEPLOYMENTS), self.model)
+        return read_state(self.kafka, self.topic(topics.DEPLOYMENTS), self.model)

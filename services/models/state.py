@@ -5,6 +5,7 @@ from collections.abc import Callable
 import structlog
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.kafka.follow import Follower
 from services.kafka.publishing import Publisher
 from stream.deployments import Deployment, follow
@@ -51,7 +52,7 @@ class DeploymentFeed:
             self._followed(announced)
 
 
-def read_state(servers: str, topic: str, model: str) -> Deployment | None:
+def read_state(kafka: KafkaConnection, topic: str, model: str) -> Deployment | None:
     """
     What *topic* says of *model* now; None if it has never been deployed.
 
@@ -59,21 +60,21 @@ def read_state(servers: str, topic: str, model: str) -> Deployment | None:
         CommandFailed: If Kafka or the topic is not there.
     """
     feed = DeploymentFeed(model)
-    with Follower(servers, topic, feed.take) as follower:
+    with Follower(kafka, topic, feed.take) as follower:
         follower.start(READ_WITHIN_S)
     return feed.current()
 
 
-def write_state(servers: str, topic: str, state: Deployment) -> None:
+def write_state(kafka: KafkaConnection, topic: str, state: Deployment) -> None:
     """
     Announce *state*, and see whether it holds: another may have written the same revision first.
 
     Raises:
         CommandFailed: If Kafka does not take it, or another change came first, which then holds.
     """
-    with Publisher(servers, linger_ms=0) as publisher:
+    with Publisher(kafka, linger_ms=0) as publisher:
         _send(publisher, topic, state)
-        holds = read_state(servers, topic, state.model)
+        holds = read_state(kafka, topic, state.model)
         if holds is None or holds == state:
             return
         # Compaction keeps a key's last record, and that is now the one that came too late.

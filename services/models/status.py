@@ -101,14 +101,14 @@ def newest_reports(serving: Serving) -> list[WorkerReport]:
     topic = serving.topic(topics.REPORTS)
     consumer = Consumer(
         {
-            "bootstrap.servers": serving.kafka_servers,
+            **serving.kafka.config(),
             "group.id": f"headrace-read-{topic}",  # required by the library; never joined
             "enable.auto.commit": False,
             "log_level": 0,
         }
     )
     try:
-        require_topic(consumer, serving.kafka_servers, topic)
+        require_topic(consumer, serving.kafka, topic)
         newest: dict[str, WorkerReport] = {}
         for report in _since(consumer, topic, time.time() - FRESH_S):
             if report.model == serving.model:

@@ -94,14 +94,14 @@ async def _run(settings: WorkerSettings) -> None:
     metrics, version_metrics = WorkerMetrics(), VersionMetrics()
     serve_metrics(settings.metrics_port, settings.metrics_host)
     store = FeatureRows.open(
-        settings.redis_address, settings.feast_registry, settings.feast_project
+        settings.redis_connection, settings.feast_registry, settings.feast_project
     )
     _require_redis(store, settings.redis_address)
     catalogue, new_texts = Catalogue(), NewTexts()
     feed = DeploymentFeed(settings.model_name, partial(_followed, version_metrics))
     with ExitStack() as following:
         followers = [
-            following.enter_context(Follower(settings.kafka_servers, topic, on_record))
+            following.enter_context(Follower(settings.kafka, topic, on_record))
             for topic, on_record in (
                 (
                     with_prefix(settings.prefix, topics.ITEMS),
@@ -117,7 +117,7 @@ async def _run(settings: WorkerSettings) -> None:
         towers = TritonTowers(settings.triton_address)
         newcomers = NewcomerWatch(new_texts, towers, partial(_in_use, feed))
         ranker = RankerWithNewcomers(triton, newcomers)
-        publish = BatchPublisher(settings.kafka_servers, prefix=settings.prefix)
+        publish = BatchPublisher(settings.kafka, prefix=settings.prefix)
         now = partial(datetime.now, UTC)
         me = settings.worker_instance_id or f"{socket.gethostname()}-{os.getpid()}"
         scorecards = Scorecards(version_metrics)
@@ -126,7 +126,7 @@ async def _run(settings: WorkerSettings) -> None:
             feed,
             scorecards,
             version_metrics,
-            announce=partial(write_state, settings.kafka_servers, deployments),
+            announce=partial(write_state, settings.kafka, deployments),
             me=me,
             now=now,
         )

@@ -17,6 +17,7 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 
 from services.connection import running_stack
+from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
 from stream.topics import TOPICS, with_prefix
 
@@ -141,7 +142,7 @@ def fresh_environment(stack: Servers, data_dir: Path) -> Iterator[dict[str, str]
     prefix = f"t{uuid.uuid4().hex[:10]}-"
     data_dir.mkdir()
     (data_dir / "models").symlink_to(stack.models_dir, target_is_directory=True)
-    ensure_topics(stack.kafka, prefix=prefix)
+    ensure_topics(KafkaConnection(stack.kafka), prefix=prefix)
     yield {
         "HEADRACE_KAFKA_SERVERS": stack.kafka,
         "HEADRACE_REDIS_ADDRESS": stack.redis,

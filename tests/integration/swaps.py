@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.connection import running_stack
+from services.kafka.connection import KafkaConnection
 from services.kafka.slates import poll_slates, whole_topic
 from stream import topics
 from tests.integration.ledger import Ledger
@@ -58,7 +59,7 @@ class Arrivals:
 @contextmanager
 def watching(servers: str, topic: str) -> Iterator[Arrivals]:
     """Collect what arrives on the results *topic* until the end of the block."""
-    consumer, _ = whole_topic(servers, topic, from_beginning=False)
+    consumer, _ = whole_topic(KafkaConnection(servers), topic, from_beginning=False)
     arrivals, stop = Arrivals(), threading.Event()
 
     def watch() -> None:

@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.models import deployment
 from services.models.serving import Serving
 from services.models.state import write_state
@@ -94,7 +95,9 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with fresh_environment(stack, directory / "data") as environment:
         ledger = Ledger(environment)
         put_items(ledger)
-        serving = Serving(stack.models_dir / "ranker", stack.triton, stack.kafka, ledger.prefix)
+        serving = Serving(
+            stack.models_dir / "ranker", stack.triton, KafkaConnection(stack.kafka), ledger.prefix
+        )
         ranker = build_tiny_version(directory / "ranker", ITEM_IDS)
         first = deployment.deploy(ranker, serving, say=lambda line: None)
         process = Processes(directory, environment)
@@ -182,10 +185,10 @@ def test_two_who_change_at_the_same_moment_do_not_undo_each_other(shop: Shop) ->
     mine = state.compare_with(None, now=state.changed_at, reason="mine")
     theirs = state.compare_with("77", now=state.changed_at, reason="theirs")
     topic = shop.ledger.topic(topics.DEPLOYMENTS)
-    write_state(shop.ledger.servers, topic, mine)
+    write_state(KafkaConnection(shop.ledger.servers), topic, mine)
 
     with pytest.raises(CommandFailed, match="mine"):
-        write_state(shop.ledger.servers, topic, theirs)
+        write_state(KafkaConnection(shop.ledger.servers), topic, theirs)
 
     assert shop.state == mine
     last = read_topic(shop.ledger.servers, topic)[-1].value()

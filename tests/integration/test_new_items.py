@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from services.kafka.connection import KafkaConnection
 from services.models.deployment import deploy
 from services.models.serving import Serving
 from services.text.encoder import TextEncoder
@@ -69,7 +70,7 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         shop.serving = Serving(
             repository=stack.models_dir / "ranker",
             triton_address=stack.triton,
-            kafka_servers=stack.kafka,
+            kafka=KafkaConnection(stack.kafka),
             prefix=shop.prefix,
         )
         for item_id, title in ITEMS.items():

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
+from services.kafka.connection import KafkaConnection
 from services.kafka.publishing import Publisher
 from stream.keys import partition_of
 from stream.topics import EVENTS, EVENTS_DLQ
@@ -173,7 +174,7 @@ async def test_dead_letters_are_seen_and_sent_back_once(
     """Key, value and headers come back byte for byte; a second replay repeats nothing."""
     value, headers = b'\xff{"event_type": \x1b[2J', [("trace", b"\x00\x01"), ("trace", None)]
     worker = process("worker").wait_ready()
-    with Publisher(stack.kafka) as publisher:
+    with Publisher(KafkaConnection(stack.kafka)) as publisher:
         publisher.send(prefix + EVENTS, b"\xffkey", value, headers=headers)
     letters = await eventually(lambda: records(stack.kafka, prefix + EVENTS_DLQ))
     worker.terminate()
@@ -194,7 +195,7 @@ def test_a_letter_goes_only_to_a_topic_of_ours(
     headrace: Headrace, stack: Servers, prefix: str
 ) -> None:
     """Headers are whatever somebody wrote; a forged one must not reach another topic."""
-    with Publisher(stack.kafka) as publisher:
+    with Publisher(KafkaConnection(stack.kafka)) as publisher:
         forged = [("headrace-source-topic", b"payments"), ("headrace-reason", b"forged")]
         publisher.send(prefix + EVENTS_DLQ, b"u1", b"{}", headers=forged)
 

@@ -20,6 +20,7 @@ import orjson
 import pytest
 
 from services.archive.reader import record_count
+from services.kafka.connection import KafkaConnection
 from services.models.deployment import deploy
 from services.models.serving import Serving
 from services.models.versions import read_manifest
@@ -91,7 +92,9 @@ def lived(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with fresh_environment(stack, directory / "data") as environment:
         ledger = Ledger(environment)
         processes = Processes(directory, environment)
-        serving = Serving(stack.models_dir / "ranker", stack.triton, stack.kafka, ledger.prefix)
+        serving = Serving(
+            stack.models_dir / "ranker", stack.triton, KafkaConnection(stack.kafka), ledger.prefix
+        )
         world = World(3, 300, T0_MS, T0_MS + 90 * DAY_MS)
         try:
             version = _open(ledger, [one.item_id for one in world.items], serving, directory)

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from confluent_kafka import Message
 
+from services.kafka.connection import KafkaConnection
 from services.models.deployment import Serving, deploy
 from services.models.triton import TritonRanker
 from stream import topics
@@ -65,7 +66,7 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         shop.serving = Serving(
             repository=stack.models_dir / "ranker",
             triton_address=stack.triton,
-            kafka_servers=stack.kafka,
+            kafka=KafkaConnection(stack.kafka),
             prefix=shop.prefix,
         )
         for item_id in ITEMS:

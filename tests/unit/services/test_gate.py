@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from services.errors import CommandFailed
+from services.kafka.connection import KafkaConnection
 from services.models import control, gate
 from services.models.gate import items_in
 from services.models.proof import Limits, check_coverage, check_quality, prove
@@ -128,7 +129,7 @@ def test_without_kafka_the_files_are_checked_and_the_rest_is_said(
     monkeypatch.setattr(gate, "live_items", no_kafka)
     monkeypatch.setattr(Serving, "state", no_kafka)
     directory = build_tiny_version(tmp_path / "version", KNOWN)
-    serving = Serving(tmp_path / "ranker", "triton:8001", "kafka:9092", "")
+    serving = Serving(tmp_path / "ranker", "triton:8001", KafkaConnection("kafka:9092"), "")
     said: list[str] = []
 
     gate.check(directory, serving, Limits(), say=said.append)
@@ -141,7 +142,7 @@ def test_without_kafka_the_files_are_checked_and_the_rest_is_said(
 def test_a_version_of_another_model_is_refused(tmp_path: Path) -> None:
     """Its answers would be served under the wrong name."""
     directory = build_tiny_version(tmp_path / "version", KNOWN)
-    serving = Serving(tmp_path / "reranker", "triton:8001", "kafka:9092", "")
+    serving = Serving(tmp_path / "reranker", "triton:8001", KafkaConnection("kafka:9092"), "")
 
     with pytest.raises(BadVersion, match="'ranker', not a 'reranker'"):
         gate.check(directory, serving, Limits(), say=lambda line: None)

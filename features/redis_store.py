@@ -7,7 +7,8 @@ The short way skips what costs most there: four protobuf messages and a datetime
 
 import struct
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 from feast import FeatureView, RepoConfig, ValueType
@@ -23,6 +24,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
+
+from stream.state import Replacement, StateMoved
+
+REPLACE = Path(__file__).with_name("replace.lua").read_text()
 
 # A Redis that restarts or fails over is back within seconds. After these retries, about three
 # seconds of refused connections or at most a minute of silence, the error is the caller's.
@@ -44,6 +49,8 @@ class RowOnlineStoreConfig(RedisOnlineStoreConfig):
 class RowOnlineStore(RedisOnlineStore):
     """Reads and writes views that have one entity and one Bytes feature, a batch a round trip."""
 
+    _replace: Any = None
+
     def read_bytes(
         self, config: RepoConfig, wanted: Sequence[tuple[FeatureView, Sequence[Key]]]
     ) -> list[list[bytes | None]]:
@@ -64,31 +71,52 @@ class RowOnlineStore(RedisOnlineStore):
             replies = iter(pipe.execute())
         return [[_unpack(next(replies)) for _ in keys] for _, keys in wanted]
 
-    def write_bytes(
+    def replace_bytes(
         self,
         config: RepoConfig,
-        view: FeatureView,
-        rows: Mapping[Key, bytes],
-        timestamp: datetime,
+        new: Sequence[tuple[FeatureView, Mapping[Key, Replacement]]],
+        expected: Sequence[tuple[FeatureView, Mapping[Key, str]]] = (),
     ) -> None:
         """
-        Write the one feature of *view* for each key, all in one round trip.
+        Replace the one feature of each view for each key, all of them or none, in one round trip.
 
-        The rows of a batch are not one transaction: each is whole or not written.
+        Beside a view's feature its hash has a field ``_applied:<view>``, which Feast ignores.
+        A call that is repeated because its answer was lost finds its own values, and is content.
+
+        Args:
+            new: Views, keys, and the values that replace what is expected there.
+            expected: What must be applied elsewhere for this to be written.
 
         Raises:
-            redis.RedisError: If Redis does not answer after the retries. Any of the rows may
-                have been written; writing them again is harmless.
+            StateMoved: If anything expected is not so. Nothing is written.
+            redis.RedisError: If Redis does not answer after the retries. All or nothing may have
+                been written.
         """
-        field, timestamp_field = _fields(view)
-        stamp = _timestamp(timestamp)
-        with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
-            redis_keys = _redis_keys(config, view, list(rows))
-            for redis_key, row in zip(redis_keys, rows.values(), strict=True):
-                # The place where a write becomes a compare-and-set on the row's `applied`.
-                value = Value(bytes_val=row).SerializeToString()
-                pipe.execute_command("HSET", redis_key, timestamp_field, stamp, field, value)
-            pipe.execute()
+        redis_keys: list[bytes] = []
+        arguments: list[bytes | str | int] = [_timestamp(datetime.now(UTC))]
+        for view, rows in new:
+            field, timestamp_field = _fields(view)
+            redis_keys += _redis_keys(config, view, list(rows))
+            for row in rows.values():
+                value = Value(bytes_val=row.value).SerializeToString()
+                arguments += [_applied_field(view), row.expected, row.applied]
+                arguments += [timestamp_field, field, value]
+        replaced = len(redis_keys)
+        for view, others in expected:
+            redis_keys += _redis_keys(config, view, list(others))
+            for applied in others.values():
+                arguments += [_applied_field(view), applied]
+        if replaced == 0:
+            return
+        moved = self._script(config)(keys=redis_keys, args=[replaced, *arguments])
+        if moved:
+            raise StateMoved(moved.decode())
+
+    def _script(self, config: RepoConfig) -> Any:
+        """The script, which redis-py sends by its hash, and whole if Redis has forgotten it."""
+        if self._replace is None:
+            self._replace = self._get_client(config.online_store).register_script(REPLACE)
+        return self._replace
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         """Feast's client, with timeouts and retries that a connection string cannot express."""
@@ -110,6 +138,10 @@ def _fields(view: FeatureView) -> tuple[bytes, bytes]:
     """The hash fields of a view's one feature and of its timestamp."""
     (feature,) = view.features
     return _mmh3(f"{view.name}:{feature.name}"), f"_ts:{view.name}".encode()
+
+
+def _applied_field(view: FeatureView) -> str:
+    return f"_applied:{view.name}"
 
 
 def _redis_keys(config: RepoConfig, view: FeatureView, keys: Sequence[Key]) -> list[bytes]:

@@ -4,93 +4,96 @@ import fcntl
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import yaml
 from redis.exceptions import RedisError as StoreError
 
 from features.importing import import_feast
+from stream.state import Replacement
 
 if TYPE_CHECKING:
-    from feast import FeatureStore, FeatureView
-
-    from features.redis_store import Key
+    from feast import FeatureStore
 
 __all__ = ["FeatureRows", "StoreError", "open_store"]
 
 CONFIG = Path(__file__).with_name("feature_store.yaml")
 
 
-class FeatureRows:
+K = TypeVar("K", str, int)
+
+
+class FeatureRows(Generic[K]):
     """
-    User rows and partition marks, as bytes, in Feast's online store.
+    Rows, and the marks of the partitions that they are folded from, in Feast's online store.
 
     Calls block, and may come from any thread. Redis is asked again for a few seconds when it does
-    not answer; then its error, a `StoreError`, is raised as it is.
+    not answer; then its error, a `StoreError`, is raised as it is. Writes are compare-and-set, all
+    or nothing: they raise `StateMoved`, and write nothing, if any value is not the expected one.
+
+    Args:
+        store: Feast's own store, with our definitions registered.
+        rows, marks: Names of the two views.
     """
 
-    def __init__(self, store: "FeatureStore") -> None:
+    def __init__(
+        self, store: "FeatureStore", *, rows: str = "user_row", marks: str = "partition_mark"
+    ) -> None:
         self._config = store.config
         self._online: Any = store._get_provider().online_store
         # As registered: only there has Feast filled in a view's join keys.
-        self._user_row = store.get_feature_view("user_row")
-        self._mark = store.get_feature_view("partition_mark")
+        self._rows = store.get_feature_view(rows)
+        self._marks = store.get_feature_view(marks)
 
-    @classmethod
-    def open(cls, redis_address: str, registry: Path, project: str) -> Self:
+    @staticmethod
+    def open(redis_address: str, registry: Path, project: str) -> "FeatureRows[str]":
         """
-        Register the definitions with Feast and open the online store; takes seconds, once.
+        Register the definitions with Feast and open users' rows; takes seconds, once.
 
         Args:
             redis_address: ``host:port``; Feast's options may follow: ``,password=…,ssl=true``.
             registry: The registry file, made if it is missing. Processes may share it.
             project: Feast project; projects share nothing.
         """
-        return cls(open_store(redis_address, registry, project))
+        return FeatureRows(open_store(redis_address, registry, project))
 
-    def read(self, user_ids: Sequence[str]) -> list[bytes | None]:
-        """The rows of *user_ids*, in their order; None for a user who has none."""
-        (rows,) = self._online.read_bytes(self._config, [(self._user_row, user_ids)])
+    def read(self, keys: Sequence[K]) -> list[bytes | None]:
+        """The rows of *keys*, in their order; None where there is none."""
+        (rows,) = self._online.read_bytes(self._config, [(self._rows, keys)])
         return list(rows)
 
     def read_marks(self, partitions: Sequence[int]) -> list[bytes | None]:
         """The marks of *partitions*, in their order; None for a partition that has none."""
-        (marks,) = self._online.read_bytes(self._config, [(self._mark, partitions)])
+        (marks,) = self._online.read_bytes(self._config, [(self._marks, partitions)])
         return list(marks)
 
     def read_with_marks(
-        self, user_ids: Sequence[str], partitions: Sequence[int]
+        self, keys: Sequence[K], partitions: Sequence[int]
     ) -> tuple[list[bytes | None], list[bytes | None]]:
         """Rows and marks in one round trip, the marks read after the rows."""
         rows, marks = self._online.read_bytes(
-            self._config, [(self._user_row, user_ids), (self._mark, partitions)]
+            self._config, [(self._rows, keys), (self._marks, partitions)]
         )
         return rows, marks
 
-    def write(self, rows: Mapping[str, bytes], timestamp: datetime) -> None:
-        """Write each user's row; *timestamp*, aware, is what Feast shows as its event time."""
-        self._write(self._user_row, rows, timestamp)
+    def write_rows(
+        self, rows: Mapping[K, Replacement], expected_marks: Mapping[int, str] | None = None
+    ) -> None:
+        """Replace rows, while the marks of their partitions are still the expected ones."""
+        self._online.replace_bytes(
+            self._config, [(self._rows, rows)], [(self._marks, expected_marks or {})]
+        )
 
-    def write_marks(self, marks: Mapping[int, bytes]) -> None:
-        """Write each partition's mark."""
-        self._write(self._mark, marks, datetime.now(UTC))
+    def write_marks(self, marks: Mapping[int, Replacement]) -> None:
+        """Replace marks."""
+        self._online.replace_bytes(self._config, [(self._marks, marks)])
 
     def close(self) -> None:
         """Close the connections."""
         if self._online._client is not None:
             self._online._client.close()
-
-    def _write(
-        self,
-        view: "FeatureView",
-        rows: "Mapping[Key, bytes] | Mapping[str, bytes] | Mapping[int, bytes]",
-        at: datetime,
-    ) -> None:
-        if rows:
-            self._online.write_bytes(self._config, view, rows, at)
 
 
 def open_store(redis_address: str, registry: Path, project: str) -> "FeatureStore":

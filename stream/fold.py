@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from stream.decode import Accepted, Decoded, Misplaced, Refused
 from stream.history import Outcome, UserRow
 from stream.marks import Mark
+from stream.records import Outgoing
 
 
 @dataclass(slots=True)
@@ -21,6 +22,7 @@ class Folded:
         refused, misplaced: Records that are published elsewhere.
         folded: Events that changed a row, in order.
         outcomes: One for each record not settled before, in order.
+        signals: What the events say of items, to be published before the rows are written.
     """
 
     rows: dict[str, UserRow]
@@ -31,6 +33,7 @@ class Folded:
     misplaced: list[Misplaced] = field(default_factory=list)
     folded: list[Accepted] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    signals: list[Outgoing] = field(default_factory=list)
 
 
 def fold(

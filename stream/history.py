@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from stream.context import pack_context, price_buckets
 from stream.event_types import EventType
 from stream.events import Context, Event
-from stream.keys import PADDING_KEY, event_key, item_key
+from stream.keys import NO_ORDER, PADDING_KEY, event_key, item_key, order_key
 from stream.ranking import RankerInput
 
 ENTRY = np.dtype(
@@ -28,6 +28,7 @@ ENTRY = np.dtype(
         ("item_key", "<i8"),  # 0 for a search
         ("price", "<f4"),  # NaN when the event had none
         ("context", "<i4"),  # see `stream.context.pack`
+        ("order_key", "<u4"),  # see `stream.keys.order_key`; 0 when the event had no order_id
         ("event_type", "u1"),
     ]
 )
@@ -50,7 +51,7 @@ LIST_OF = {
     EventType.REFUND: "purchases",
     EventType.DISLIKE: "dislikes",
 }
-FORMAT = 2
+FORMAT = 3
 
 
 class Outcome(IntEnum):
@@ -130,6 +131,11 @@ class UserRow:
     def settle(self, first_unmarked: int) -> Self:
         """Forget the outcomes of records that the partition's mark has passed."""
         return replace(self, tally=tuple(one for one in self.tally if one[0] >= first_unmarked))
+
+    @property
+    def applied(self) -> str:
+        """What a compare-and-set expects of the stored row; empty for one that is not stored."""
+        return f"{self.partition}:{self.offset}" if self.offset >= 0 else ""
 
     @property
     def as_of_ms(self) -> int:
@@ -253,7 +259,7 @@ def _insert(entries: Entries, entry: np.void) -> Entries:
     return longer
 
 
-def entry_of(event: Event, offset: int) -> tuple[int, int, int, int, float, int, int]:
+def entry_of(event: Event, offset: int) -> tuple[int, int, int, int, float, int, int, int]:
     """What is kept of an event: the fields of `ENTRY`."""
     where = event.context or _NO_CONTEXT
     return (
@@ -265,5 +271,6 @@ def entry_of(event: Event, offset: int) -> tuple[int, int, int, int, float, int,
         else PADDING_KEY,
         math.nan if event.price is None else event.price,
         pack_context(where.page, where.device, where.country, event.timestamp_ms),
+        order_key(event.order_id) if event.order_id else NO_ORDER,
         event.kind,
     )

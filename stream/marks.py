@@ -1,13 +1,29 @@
 """A partition's mark: how far it has been settled, and what became of each of its records."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 import orjson
 
 from stream.history import Outcome
+from stream.state import Replacement, StateMoved
 
-FORMAT = 1
+FORMAT = 2
+
+
+class LogId(NamedTuple):
+    """Which log a mark speaks of: a topic that was deleted and made again is another one."""
+
+    cluster_id: str
+    topic_id: str
+
+
+NO_LOG = LogId("", "")
+
+
+class WrongLog(Exception):
+    """A mark speaks of another Kafka cluster, or of a topic that has been made again since."""
 
 
 @dataclass(slots=True)
@@ -18,26 +34,114 @@ class Mark:
     Attributes:
         next_offset: All records before it are settled: their effects are acknowledged.
         counts: Records by `Outcome`. Their sum is all that was ever read of the partition.
+        log: Where the offsets are.
     """
 
     next_offset: int = 0
     counts: list[int] = field(default_factory=lambda: [0] * len(Outcome))
+    log: LogId = NO_LOG
 
     def settle(self, offset: int, outcome: Outcome) -> None:
         """Count the record at *offset*; it must not lie before ``next_offset``."""
         self.next_offset = offset + 1
         self.counts[outcome] += 1
 
+    @property
+    def applied(self) -> str:
+        """What a compare-and-set expects of a stored mark; empty for one that is not stored."""
+        return str(self.next_offset) if self.next_offset else ""
+
     def to_bytes(self) -> bytes:
         """JSON, because people read it when something is wrong."""
         counts = {outcome.name.lower(): self.counts[outcome] for outcome in Outcome}
-        return orjson.dumps({"format": FORMAT, "next_offset": self.next_offset, **counts})
+        return orjson.dumps(
+            {"format": FORMAT, "next_offset": self.next_offset, **counts, **self.log._asdict()}
+        )
 
     @classmethod
-    def from_bytes(cls, raw: bytes | None) -> Self:
-        """Read a mark; None, a partition never read, is a new one."""
+    def from_bytes(cls, raw: bytes | None, log: LogId = NO_LOG) -> Self:
+        """Read a mark; None, a partition never read, is a new one of *log*."""
         if raw is None:
-            return cls()
+            return cls(log=log)
         mark = orjson.loads(raw)
         counts = [mark[outcome.name.lower()] for outcome in Outcome]
-        return cls(next_offset=mark["next_offset"], counts=counts)
+        return cls(
+            next_offset=mark["next_offset"],
+            counts=counts,
+            log=LogId(mark["cluster_id"], mark["topic_id"]),
+        )
+
+
+class OwnMarks:
+    """
+    The marks of the partitions that this worker owns, as it wrote them last.
+
+    They are read again with every batch. One that differs means that another worker has written
+    it, or that the store has come back older than it was.
+
+    Args:
+        log: Where this worker reads.
+    """
+
+    def __init__(self, log: LogId = NO_LOG) -> None:
+        self._log = log
+        self._last: dict[int, str] = {}  # `Mark.applied` by partition
+
+    def own(self, stored: Mapping[int, bytes | None]) -> dict[int, Mark]:
+        """
+        Begin with the partitions just assigned, and with them alone.
+
+        Raises:
+            WrongLog: If a mark speaks of another log.
+        """
+        marks = self._read(stored)
+        for partition, mark in marks.items():
+            if mark.log != self._log:
+                raise WrongLog(
+                    f"partition {partition} was settled up to {mark.next_offset} in another log: "
+                    f"{_differing(mark.log, self._log)}"
+                )
+        self._last = {partition: mark.applied for partition, mark in marks.items()}
+        return marks
+
+    def check(self, stored: Mapping[int, bytes | None]) -> dict[int, Mark]:
+        """
+        Read the marks that came with a batch.
+
+        Raises:
+            StateMoved: If one is not what this worker wrote last.
+        """
+        marks = self._read(stored)
+        for partition, mark in marks.items():
+            if self._last.setdefault(partition, mark.applied) != mark.applied:
+                raise StateMoved(
+                    f"the mark of partition {partition} is at {mark.next_offset}, "
+                    f"this worker left it at {self._last[partition] or 0}"
+                )
+        return marks
+
+    def replacements(self, marks: Mapping[int, Mark]) -> dict[int, Replacement]:
+        """What to write in place of the stored marks."""
+        return {
+            partition: Replacement(mark.to_bytes(), self._last[partition], mark.applied)
+            for partition, mark in marks.items()
+        }
+
+    def expected(self, partitions: Iterable[int]) -> dict[int, str]:
+        """What a compare-and-set expects of the stored marks."""
+        return {partition: self._last[partition] for partition in partitions}
+
+    def wrote(self, marks: Mapping[int, Mark]) -> None:
+        """Remember what has been acknowledged."""
+        self._last |= {partition: mark.applied for partition, mark in marks.items()}
+
+    def _read(self, stored: Mapping[int, bytes | None]) -> dict[int, Mark]:
+        return {p: Mark.from_bytes(raw, self._log) for p, raw in stored.items()}
+
+
+def _differing(stored: LogId, ours: LogId) -> str:
+    return ", ".join(
+        f"{name} {was or 'unknown'}, now {now or 'unknown'}"
+        for name, was, now in zip(LogId._fields, stored, ours, strict=True)
+        if was != now
+    )

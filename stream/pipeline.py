@@ -8,13 +8,20 @@ from typing import Protocol
 from stream import topics
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
+from stream.marks import OwnMarks
 from stream.popularity import LiveCounts
 from stream.ranking import Answer, Ranker
 from stream.records import Outgoing
+from stream.state import Replacement
 
 
 class RowStore(Protocol):
-    """Users' rows and partitions' marks: the only state there is."""
+    """
+    Users' rows and partitions' marks: the only state there is.
+
+    A write is a compare-and-set, all of it or nothing, and returns when the store has acknowledged
+    it. It raises `StateMoved`, and has written nothing, if any value is not the expected one.
+    """
 
     async def read(
         self, user_ids: Sequence[str], partitions: Sequence[int]
@@ -22,12 +29,14 @@ class RowStore(Protocol):
         """Rows and marks, in the order asked; None where there is none."""
         ...
 
-    async def write_rows(self, rows: Mapping[str, bytes]) -> None:
-        """Replace rows. Returns when the store has acknowledged them."""
+    async def write_rows(
+        self, rows: Mapping[str, Replacement], expected_marks: Mapping[int, str]
+    ) -> None:
+        """Replace rows while the marks of their partitions are still the expected ones."""
         ...
 
-    async def write_marks(self, marks: Mapping[int, bytes]) -> None:
-        """Replace marks. Returns when the store has acknowledged them."""
+    async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
+        """Replace marks."""
         ...
 
 
@@ -83,6 +92,7 @@ class Pipeline:
     """Everything that `stream.recommend.recommend` works with, made once by the worker."""
 
     store: RowStore
+    marks: OwnMarks
     ranker: Ranker
     publish: Publish
     catalogue: Catalogue

@@ -1,5 +1,6 @@
 """The path of an event: `recommend` lists every stage of a micro-batch, from records to effects."""
 
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
@@ -10,11 +11,13 @@ from stream.decode import Accepted, Decoded, decode
 from stream.fold import Folded, fold
 from stream.history import Outcome, UserRow
 from stream.marks import Mark
-from stream.pipeline import Observer, Pipeline, RowStore
+from stream.pipeline import Observer, Pipeline
 from stream.popularity import count_live
 from stream.rank import rank
+from stream.ranking import Ranking
 from stream.records import Outgoing, Record
 from stream.slate import Slate, make_slates
+from stream.state import Replacement
 from stream.trace import traces
 
 log = structlog.get_logger()
@@ -24,8 +27,9 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
     """
     Take a micro-batch from its records to its acknowledged effects.
 
-    The order of effects is the guarantee (docs/architecture.md): rows before slates, the mark
-    last, so that whatever is killed, a repeat finds the rows and does the rest again.
+    The order of effects is the guarantee (docs/architecture.md): signals before the rows that they
+    come from, rows before slates, the mark last, so that whatever is killed, a repeat finds the
+    rows and does the rest again. Ranking has no effect, so it goes on beside the first two.
 
     Args:
         pipeline: What to work with.
@@ -33,25 +37,22 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
 
     Returns:
         Partition to the offset that may be committed now. When this raises, nothing may be.
+
+    Raises:
+        StateMoved: If another worker has taken over, or the store has come back older.
     """
     stage = _stages(pipeline.observe)
     rules = pipeline.rules
     with stage("decode"):
         decoded = decode(records, partitions=rules.partitions, max_ahead_ms=rules.max_ahead_ms)
     with stage("read"):
-        rows, marks = await _read(pipeline.store, decoded)
+        rows, marks = await _read(pipeline, decoded)
     with stage("fold"):
         folded = fold(decoded, rows, marks)
         count_live(pipeline.live, folded.folded)
-    with stage("rank"):
-        ranking = await rank(pipeline, folded)
+    ranking, _ = await asyncio.gather(_rank(pipeline, folded), _keep(pipeline, folded, rows))
     with stage("slate"):
         slates = make_slates(pipeline, folded, ranking)
-    # Signals (item statistics) will be published here: before the rows that they come from.
-    with stage("write"):
-        await pipeline.store.write_rows(
-            {user: folded.rows[user].to_bytes() for user in folded.newest}
-        )
     with stage("publish"):
         await pipeline.publish(
             [
@@ -61,22 +62,44 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
             ]
         )
     with stage("mark"):
-        await pipeline.store.write_marks({p: m.to_bytes() for p, m in folded.marks.items()})
+        await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks))
+        pipeline.marks.wrote(folded.marks)
     pipeline.shadow.compare(ranking.answers)  # the slates are out: nobody waits for it
     _tell(pipeline, folded, slates)
     return {record.partition: record.offset + 1 for record in records}
 
 
 async def _read(
-    store: RowStore, decoded: Sequence[Decoded]
+    pipeline: Pipeline, decoded: Sequence[Decoded]
 ) -> tuple[dict[str, UserRow], dict[int, Mark]]:
     users = list(dict.fromkeys(d.event.user_id for d in decoded if isinstance(d, Accepted)))
     partitions = sorted({d.record.partition for d in decoded})
-    rows, marks = await store.read(users, partitions)
+    rows, marks = await pipeline.store.read(users, partitions)
     return (
         {user: UserRow.from_bytes(raw) for user, raw in zip(users, rows, strict=True)},
-        {p: Mark.from_bytes(raw) for p, raw in zip(partitions, marks, strict=True)},
+        pipeline.marks.check(dict(zip(partitions, marks, strict=True))),
     )
+
+
+async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
+    with _stages(pipeline.observe)("rank"):
+        return await rank(pipeline, folded)
+
+
+async def _keep(pipeline: Pipeline, folded: Folded, before: Mapping[str, UserRow]) -> None:
+    """Publish the signals of the batch, then replace the rows that they were computed from."""
+    stage = _stages(pipeline.observe)
+    with stage("signals"):
+        await pipeline.publish(folded.signals)
+    with stage("write"):
+        await pipeline.store.write_rows(
+            {
+                user: Replacement(row.to_bytes(), before[user].applied, row.applied)
+                for user in folded.newest
+                if (row := folded.rows[user])
+            },
+            pipeline.marks.expected(folded.marks),
+        )
 
 
 def _moved(pipeline: Pipeline, folded: Folded) -> Iterator[Outgoing]:

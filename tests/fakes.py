@@ -10,10 +10,12 @@ import numpy as np
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
 from stream.keys import item_key
+from stream.marks import OwnMarks
 from stream.pipeline import Pipeline, Rules
 from stream.popularity import LiveCounts
 from stream.ranking import Answer, Ranked, RankerInput, RankerUnavailable
 from stream.records import Outgoing
+from stream.state import Replacement, StateMoved
 from tests.builders import an_item
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -29,6 +31,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.rows: dict[str, bytes] = {}
         self.marks: dict[int, bytes] = {}
+        self.applied: dict[Any, str] = {}  # by user, and by partition
         self.die_at: str | None = None
 
     async def read(
@@ -36,15 +39,26 @@ class FakeStore:
     ) -> tuple[list[bytes | None], list[bytes | None]]:
         return [self.rows.get(u) for u in user_ids], [self.marks.get(p) for p in partitions]
 
-    async def write_rows(self, rows: Mapping[str, bytes]) -> None:
+    async def write_rows(
+        self, rows: Mapping[str, Replacement], expected_marks: Mapping[int, str]
+    ) -> None:
         self._maybe_die("before rows")
-        self.rows.update(rows)
+        self._replace(self.rows, rows, expected_marks)
         self._maybe_die("after rows")
 
-    async def write_marks(self, marks: Mapping[int, bytes]) -> None:
+    async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
         self._maybe_die("before marks")
-        self.marks.update(marks)
+        self._replace(self.marks, marks, {})
         self._maybe_die("after marks")
+
+    def _replace(
+        self, stored: dict[Any, bytes], new: Mapping[Any, Replacement], expected: Mapping[Any, str]
+    ) -> None:
+        expected = {**expected, **{key: one.expected for key, one in new.items()}}
+        if any(self.applied.get(key, "") != applied for key, applied in expected.items()):
+            raise StateMoved("test")
+        stored.update({key: one.value for key, one in new.items()})
+        self.applied.update({key: one.applied for key, one in new.items()})
 
     def _maybe_die(self, here: str) -> None:
         if self.die_at == here:
@@ -149,6 +163,7 @@ def a_pipeline(**parts: Any) -> Pipeline:
     deployment = a_deployment()
     defaults: dict[str, Any] = {
         "store": FakeStore(),
+        "marks": OwnMarks(),
         "ranker": FakeRanker("shoes", "scarf", "hat", "coat"),
         "publish": FakeBroker(),
         "catalogue": catalogue,

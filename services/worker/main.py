@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -33,11 +33,13 @@ from services.worker.broadcasts import CatalogueFeed
 from services.worker.canary import CanaryGuard
 from services.worker.newcomers import NewcomerWatch, NewTexts, RankerWithNewcomers
 from services.worker.reports import keep_reporting
+from services.worker.rows import Rows
 from services.worker.scorecards import Scorecards
 from services.worker.shadow import ShadowComparison
 from stream import topics
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
+from stream.marks import OwnMarks
 from stream.pipeline import Pipeline, Rules
 from stream.popularity import LiveCounts
 from stream.recommend import recommend
@@ -67,27 +69,6 @@ def worker() -> None:
         # Not done: nothing of the batch is committed, so whoever restarts us reads it again.
         log.critical("worker_stopped", reason=f"{type(error).__name__}: {error}", exc_info=error)
         sys.exit(1)
-
-
-class Rows:
-    """`stream.pipeline.RowStore` on Feast, whose calls block, off the event loop."""
-
-    def __init__(self, rows: FeatureRows) -> None:
-        self._rows = rows
-
-    async def read(
-        self, user_ids: Sequence[str], partitions: Sequence[int]
-    ) -> tuple[list[bytes | None], list[bytes | None]]:
-        """Rows and marks in one round trip."""
-        return await asyncio.to_thread(self._rows.read_with_marks, user_ids, partitions)
-
-    async def write_rows(self, rows: Mapping[str, bytes]) -> None:
-        """All rows in one round trip."""
-        await asyncio.to_thread(self._rows.write, rows, datetime.now(UTC))
-
-    async def write_marks(self, marks: Mapping[int, bytes]) -> None:
-        """All marks in one round trip."""
-        await asyncio.to_thread(self._rows.write_marks, marks)
 
 
 async def _run(settings: WorkerSettings) -> None:
@@ -133,6 +114,7 @@ async def _run(settings: WorkerSettings) -> None:
         shadow = ShadowComparison(ranker, guard.current, scorecards)
         pipeline = Pipeline(
             store=Rows(store),
+            marks=OwnMarks(),
             ranker=ranker,
             publish=publish,
             catalogue=catalogue,
@@ -178,7 +160,7 @@ def _followed(metrics: VersionMetrics, state: Deployment) -> None:
     )
 
 
-def _require_redis(store: FeatureRows, address: str) -> None:
+def _require_redis(store: FeatureRows[str], address: str) -> None:
     """Say that there is none now, and not at the first event."""
     try:
         store.read_marks([0])

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,14 @@ from services.settings import Settings
 from stream.history import Outcome, UserRow
 from stream.keys import item_key
 from stream.marks import Mark
+from stream.state import Replacement, StateMoved
 from tests.builders import an_event
 from tests.integration.support import Servers
 
-NOW = datetime(2016, 8, 1, 12, tzinfo=UTC)
+
+def new(value: bytes) -> Replacement:
+    """The first value of a key."""
+    return Replacement(value, expected="", applied="0:7")
 
 
 @pytest.fixture
@@ -34,62 +37,92 @@ def project(prefix: str) -> str:
 
 
 @pytest.fixture
-def rows(stack: Servers, project: str, tmp_path: Path) -> Iterator[FeatureRows]:
+def rows(stack: Servers, project: str, tmp_path: Path) -> Iterator[FeatureRows[str]]:
     rows = FeatureRows.open(stack.redis, tmp_path / "feast" / "registry.db", project)
     yield rows
     rows.close()
 
 
 @pytest.mark.parametrize("user_id", ["ada", "ü𝄞", "a b\x00c", "x" * 256, "u:{1}*"])
-def test_a_row_comes_back_as_it_was_written(rows: FeatureRows, user_id: str) -> None:
+def test_a_row_comes_back_as_it_was_written(rows: FeatureRows[str], user_id: str) -> None:
     """Any bytes, under any id that an event may carry."""
     row = bytes(range(256)) * 18
 
-    rows.write({user_id: row, "another": b""}, NOW)
+    rows.write_rows({user_id: new(row), "another": new(b"")})
 
     assert rows.read(["nobody", user_id, "another"]) == [None, row, b""]
 
 
-def test_a_later_write_wins_whatever_its_timestamp(rows: FeatureRows) -> None:
+def test_a_later_write_wins_whatever_its_timestamp(rows: FeatureRows[str]) -> None:
     """Feast drops a write that is not newer; with ties and late events that would lose state."""
-    rows.write({"ada": b"first"}, NOW)
-    rows.write({"ada": b"second"}, NOW)
+    rows.write_rows({"ada": Replacement(b"first", "", "0:7")})
+    rows.write_rows({"ada": Replacement(b"second", "0:7", "0:8")})
 
     assert rows.read(["ada"]) == [b"second"]
 
 
-def test_rows_and_marks_are_read_together(rows: FeatureRows) -> None:
+def test_rows_and_marks_are_read_together(rows: FeatureRows[str]) -> None:
     """One round trip a micro-batch."""
-    rows.write({"ada": b"row"}, NOW)
-    rows.write_marks({0: b"mark 0", 7: b"mark 7"})
+    rows.write_rows({"ada": new(b"row")})
+    rows.write_marks({0: new(b"mark 0"), 7: new(b"mark 7")})
 
     assert rows.read_with_marks(["ada", "bob"], [7, 3]) == ([b"row", None], [b"mark 7", None])
     assert rows.read_marks([0]) == [b"mark 0"]
 
 
-def test_nothing_to_read_or_write_is_not_an_error(rows: FeatureRows) -> None:
+def test_a_row_is_replaced_only_if_it_is_what_was_read(rows: FeatureRows[str]) -> None:
+    """A worker that was paused wakes up with an old row in its hands."""
+    rows.write_rows({"ada": Replacement(b"first", "", "0:7")})
+    rows.write_rows({"ada": Replacement(b"second", "0:7", "0:8")})
+
+    with pytest.raises(StateMoved, match="_applied:user_row"):
+        rows.write_rows({"ada": Replacement(b"old", "0:7", "0:9"), "bob": new(b"row")})
+
+    assert rows.read(["ada", "bob"]) == [b"second", None]
+
+
+def test_rows_are_replaced_only_under_the_marks_that_were_read(rows: FeatureRows[str]) -> None:
+    """Whoever has moved the mark owns the partition, whichever users it has touched."""
+    rows.write_marks({3: Replacement(b"mark", "", "8")})
+
+    with pytest.raises(StateMoved, match="_applied:partition_mark"):
+        rows.write_rows({"ada": new(b"row")}, {3: "7"})
+    rows.write_rows({"ada": new(b"row")}, {3: "8", 4: ""})
+
+    assert rows.read(["ada"]) == [b"row"]
+
+
+def test_a_write_whose_answer_was_lost_is_written_again(rows: FeatureRows[str]) -> None:
+    """The client repeats a call by itself; it must not take its own rows for another's."""
+    for _ in range(2):
+        rows.write_rows({"ada": new(b"row"), "bob": new(b"row")})
+
+    assert rows.read(["ada"]) == [b"row"]
+
+
+def test_nothing_to_read_or_write_is_not_an_error(rows: FeatureRows[str]) -> None:
     """A batch may consist of dead letters only."""
-    rows.write({}, NOW)
+    rows.write_rows({})
     rows.write_marks({})
 
     assert rows.read([]) == []
     assert rows.read_with_marks([], [1]) == ([], [None])
 
 
-def test_two_projects_share_nothing(stack: Servers, rows: FeatureRows, tmp_path: Path) -> None:
+def test_two_projects_share_nothing(stack: Servers, rows: FeatureRows[str], tmp_path: Path) -> None:
     """Two shops on one Redis."""
     other = FeatureRows.open(stack.redis, tmp_path / "feast" / "registry.db", "other")
-    rows.write({"ada": b"mine"}, NOW)
+    rows.write_rows({"ada": new(b"mine")})
 
     assert other.read(["ada"]) == [None]
 
 
 def test_feast_itself_serves_our_rows(
-    stack: Servers, rows: FeatureRows, project: str, tmp_path: Path
+    stack: Servers, rows: FeatureRows[str], project: str, tmp_path: Path
 ) -> None:
     """Whoever knows Feast needs to know nothing of us."""
     row, _ = UserRow().fold(an_event(item_id="hat"), partition=3, offset=7)
-    rows.write({"ada": row.to_bytes()}, NOW)
+    rows.write_rows({"ada": new(row.to_bytes())})
     store = open_store(stack.redis, tmp_path / "feast" / "registry.db", project)
 
     actual = store.get_online_features(
@@ -115,7 +148,7 @@ async def test_processes_that_start_together_share_a_registry(
         *(asyncio.to_thread(FeatureRows.open, stack.redis, registry, project) for _ in range(4))
     )
 
-    opened[0].write({"ada": b"row"}, NOW)
+    opened[0].write_rows({"ada": new(b"row")})
     assert [rows.read(["ada"]) for rows in opened] == [[b"row"]] * 4
 
 
@@ -152,7 +185,7 @@ def redis(tmp_path: Path) -> Iterator[OwnRedis]:
 def test_a_redis_that_is_restarted_is_waited_for(redis: OwnRedis, tmp_path: Path) -> None:
     """A restart of Redis must not restart every worker."""
     rows = FeatureRows.open(f"127.0.0.1:{redis.port}", tmp_path / "r" / "registry.db", "p")
-    rows.write({"ada": b"row"}, NOW)
+    rows.write_rows({"ada": new(b"row")})
     redis.kill()
     redis.start()
 
@@ -168,7 +201,7 @@ def test_a_redis_that_stays_away_is_an_error_within_seconds(
     began_s = time.monotonic()
 
     with pytest.raises(StoreError):
-        rows.write({"ada": b"row"}, NOW)
+        rows.write_rows({"ada": new(b"row")})
 
     assert time.monotonic() - began_s < 15
 
@@ -180,11 +213,11 @@ def headrace(environment: dict[str, str]) -> Callable[..., Result]:
 
 
 def test_the_command_shows_a_row_with_the_catalogues_names(
-    stack: Servers, rows: FeatureRows, headrace: Callable[..., Result], prefix: str
+    stack: Servers, rows: FeatureRows[str], headrace: Callable[..., Result], prefix: str
 ) -> None:
     """Item keys mean nothing to a person."""
     row, _ = UserRow().fold(an_event(item_id="hat", price=12.5), partition=3, offset=7)
-    rows.write({"ada": row.to_bytes()}, NOW)
+    rows.write_rows({"ada": new(row.to_bytes())})
     producer = Producer({"bootstrap.servers": stack.kafka})
     producer.produce(f"{prefix}items.v1", key=b"hat", value=b'{"item_id":"hat","title":"Top hat"}')
     assert producer.flush(10) == 0
@@ -225,14 +258,14 @@ def test_the_command_says_in_one_line_that_redis_is_away(
 
 
 def test_the_counters_add_up_over_partitions(
-    rows: FeatureRows, headrace: Callable[..., Result]
+    rows: FeatureRows[str], headrace: Callable[..., Result]
 ) -> None:
     """Events in = folded + duplicate + late + rekeyed + dead-lettered, for everyone to see."""
     first, second = Mark(), Mark()
     for offset in range(3):
         first.settle(offset, Outcome.FOLDED)
     second.settle(0, Outcome.DEAD_LETTERED)
-    rows.write_marks({0: first.to_bytes(), 5: second.to_bytes()})
+    rows.write_marks({0: new(first.to_bytes()), 5: new(second.to_bytes())})
 
     counters = headrace("features", "--counters", "--json")
 

@@ -16,6 +16,7 @@ TRACE = "trace.v1"
 EVENTS_DLQ = "events.v1.dlq"
 
 EVENT_PARTITIONS = 8
+SIGNAL_PARTITIONS = 8
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,14 @@ TOPICS = {
             written_by="worker",
             partitions=EVENT_PARTITIONS,
             compacted=True,
+        ),
+        # Item statistics are folded again from these, as users' rows are from events.
+        Topic(
+            SIGNALS,
+            key="partition",
+            written_by="worker",
+            partitions=SIGNAL_PARTITIONS,
+            retention_ms=30 * DAY_MS,
         ),
         Topic(DEPLOYMENTS, key="model name", written_by="CLI", partitions=1, compacted=True),
         # Only the newest ones are ever read.

@@ -38,6 +38,11 @@ _CHANNELS: dict[str, tuple[type[BaseModel] | None, Literal["receive", "send"], s
         "send",
         "The newest slate of each user; a null value means forgotten.",
     ),
+    topics.SIGNALS: (
+        None,
+        "send",
+        "What events say of items, by item: internal, packed (`stream.signals`).",
+    ),
     topics.DEPLOYMENTS: (
         Deployment,
         "receive",
@@ -146,7 +151,7 @@ def _message(name: str) -> dict[str, Any]:
         message["payload"] = {"$ref": _REFERENCE.format(model=model.__name__)}
     else:
         message["contentType"] = "application/octet-stream"
-        message["payload"] = {"description": "The refused value, byte for byte."}
+        message["payload"] = {"description": "Bytes; the channel says which."}
     if headers := _headers(name):
         message["headers"] = {"type": "object", "properties": headers}
     return message

@@ -1,0 +1,283 @@
+"""
+What an event says of items, and how that travels on `signals.v1` to whoever owns the items.
+
+One event of a user touches several items: it counts for its own, it makes that item a neighbour of
+those visited before it, and a refund takes back what its purchase said. Each such piece is a
+*delta* to one item's row. Deltas are computed from the user's row as it was just before the event,
+so a repeat after a crash computes the same ones. Each names the record that it comes from, so their
+owner takes them in once however often they arrive: an item's row remembers the newest source offset
+it has of each source partition. That holds because all deltas of one (item, source record) travel
+in one record, and because deltas of several events are never merged: a repeat may cut its batches
+elsewhere.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from operator import itemgetter
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream import topics
+from stream.event_types import EventType
+from stream.events import Event
+from stream.history import Entries, UserRow
+from stream.keys import NO_ORDER, item_key, order_key
+from stream.records import Outgoing
+
+
+class Kind(IntEnum):
+    """What a delta changes."""
+
+    COUNT = 1  # actions on the item, by event type
+    CO_VISITED = 2  # the item's neighbours: what was visited after it
+    BOUGHT_TOGETHER = 3  # the item's neighbours: what was bought in the same order
+
+
+class Delta(NamedTuple):
+    """One change to one item's row."""
+
+    item_key: int
+    source_partition: int  # of events.v1
+    source_offset: int
+    kind: Kind
+    event_type: int  # what is counted; 0 if the delta is about a neighbour
+    other_key: int  # the neighbour; 0 for a count
+    weight: float  # negative: it takes back what an earlier delta said
+    timestamp_ms: int  # event time, from which the weight decays
+
+
+DELTA = np.dtype(
+    [
+        ("item_key", "<i8"),
+        ("source_partition", "<i4"),
+        ("source_offset", "<i8"),
+        ("kind", "u1"),
+        ("event_type", "u1"),
+        ("other_key", "<i8"),
+        ("weight", "<f4"),
+        ("timestamp_ms", "<i8"),
+    ]
+)
+Deltas = NDArray[np.void]
+
+SESSION_GAP_MS = 30 * 60 * 1000
+NEIGHBOURS_BEFORE = 5  # distinct items of the session that a visit is made a neighbour of
+VISITS = frozenset(
+    {
+        EventType.VIEW,
+        EventType.CLICK,
+        EventType.ADD_TO_CART,
+        EventType.WISHLIST,
+        EventType.CHECKOUT,
+        EventType.PURCHASE,
+    }
+)
+# What takes back what, and the list of the row in which both are.
+UNDOES = {
+    EventType.REFUND: (EventType.PURCHASE, "purchases"),
+    EventType.REMOVE_FROM_CART: (EventType.ADD_TO_CART, "interactions"),
+}
+_LOOK_BACK = 32  # newest entries in which the session's last items are looked for
+
+FORMAT = 1
+_HEADER = np.dtype("<u2")
+# Far below what a record may weigh, and more than one event's deltas: those stay together.
+_MAX_DELTAS = 8192
+
+
+class UnknownSignalsFormat(Exception):
+    """A record of signals that this version cannot read. Upgrade the worker."""
+
+
+def signals_of(row: UserRow, event: Event, *, partition: int, offset: int) -> list[Delta]:
+    """
+    What *event*, newly folded, says of items: no two events' deltas are alike in their source.
+
+    Args:
+        row: The user's row just before the event.
+        partition, offset: Of the event's record, which is newer than any that the row has.
+
+    Returns:
+        The deltas, those of one item together; none for a search.
+    """
+    if event.item_id is None or event.kind == EventType.SEARCH:
+        return []
+    key, at_ms = item_key(event.item_id), event.timestamp_ms
+    changes = [(key, Kind.COUNT, int(event.kind), 0, 1.0, at_ms)]
+    if event.kind in VISITS:
+        changes += (
+            (before, Kind.CO_VISITED, 0, key, 1.0 / distance, at_ms)
+            for distance, before in enumerate(_visited_before(row, key, at_ms), start=1)
+        )
+    order = order_key(event.order_id) if event.order_id else NO_ORDER
+    if event.kind == EventType.PURCHASE and order != NO_ORDER:
+        purchases = _of_order(row.lists["purchases"], order)
+        for other in purchases["item_key"].tolist():
+            changes += _pair(key, other, 1.0, at_ms)
+    if event.kind in UNDOES:
+        changes += _taken_back(row, event.kind, key, order)
+    changes.sort(key=itemgetter(0))
+    return [
+        Delta(item, partition, offset, kind, event_type, other, weight, when_ms)
+        for item, kind, event_type, other, weight, when_ms in changes
+    ]
+
+
+_Change = tuple[int, Kind, int, int, float, int]  # a delta without its source
+
+
+def _visited_before(row: UserRow, key: int, at_ms: int) -> list[int]:
+    """The last distinct items of the session before a visit of *key* at *at_ms*, newest first."""
+    items: list[int] = []
+    newer_ms = at_ms
+    for visited_ms, _, visited in _newest_visits(row, at_ms):
+        if newer_ms - visited_ms > SESSION_GAP_MS:
+            break
+        newer_ms = visited_ms
+        if visited == key:
+            if not items:  # a run of actions on one item is one visit, counted with its first
+                return []
+        elif visited not in items:
+            items.append(visited)
+            if len(items) == NEIGHBOURS_BEFORE:
+                break
+    return items
+
+
+def _newest_visits(row: UserRow, until_ms: int) -> list[tuple[int, int, int]]:
+    """(event time, offset, item key) of the newest visits, newest first."""
+    found: list[tuple[int, int, int]] = []
+    for name in ("interactions", "purchases"):
+        entries = row.lists[name]
+        end = int(np.searchsorted(entries["timestamp_ms"], until_ms, side="right"))
+        known = entries[max(0, end - _LOOK_BACK) : end]
+        columns = (known[field].tolist() for field in _VISIT_FIELDS)
+        found += (
+            (ms, at, key) for ms, at, key, kind in zip(*columns, strict=True) if kind in VISITS
+        )
+    found.sort(reverse=True)
+    return found
+
+
+_VISIT_FIELDS = ("timestamp_ms", "offset", "item_key", "event_type")
+
+
+def _of_order(purchases: Entries, order: int) -> Entries:
+    """The purchases of *order* that no refund has taken back."""
+    if not (purchases["order_key"] == order).any():
+        return purchases[:0]
+    standing = _standing(purchases, EventType.PURCHASE, EventType.REFUND)
+    of_order: Entries = standing[standing["order_key"] == order]
+    return of_order
+
+
+def _pair(key: int, other: int, weight: float, at_ms: int) -> Iterator[_Change]:
+    if key != other:
+        yield (key, Kind.BOUGHT_TOGETHER, 0, other, weight, at_ms)
+        yield (other, Kind.BOUGHT_TOGETHER, 0, key, weight, at_ms)
+
+
+def _taken_back(row: UserRow, undo: EventType, key: int, order: int) -> Iterator[_Change]:
+    """What the action that *undo* takes back has said, negated, at the times when it was said."""
+    does, name = UNDOES[undo]
+    entries = row.lists[name]
+    standing = _standing(entries[entries["item_key"] == key], does, undo)
+    of_order = standing[(standing["order_key"] == order) | (order == NO_ORDER)]
+    if not len(of_order):
+        return
+    undone = of_order[np.lexsort((of_order["offset"], of_order["timestamp_ms"]))[-1]]
+    yield (key, Kind.COUNT, int(does), 0, -1.0, int(undone["timestamp_ms"]))
+    if does != EventType.PURCHASE or undone["order_key"] == NO_ORDER:
+        return
+    for other in _of_order(entries, int(undone["order_key"])):
+        # The pair was counted with whichever of the two was folded later.
+        later = undone if undone["offset"] > other["offset"] else other
+        yield from _pair(key, int(other["item_key"]), -1.0, int(later["timestamp_ms"]))
+
+
+def _standing(entries: Entries, does: EventType, undoes: EventType) -> Entries:
+    """
+    The actions of type *does* among *entries* that none of type *undoes* has taken back.
+
+    Decided as it was when each arrived: an undoing took back the newest action on its item that
+    stood then, of its order if it named one.
+    """
+    if not (entries["event_type"] == undoes).any():
+        done: Entries = entries[entries["event_type"] == does]
+        return done
+    arrived: Entries = entries[np.argsort(entries["offset"])]
+    standing: defaultdict[int, list[int]] = defaultdict(list)  # by item: places in `arrived`
+    for place, entry in enumerate(arrived):
+        key, kind = int(entry["item_key"]), entry["event_type"]
+        if kind == does:
+            standing[key].append(place)
+        elif kind == undoes:
+            order = entry["order_key"]
+            taken = [at for at in standing[key] if order in (NO_ORDER, arrived["order_key"][at])]
+            if taken:
+                newest = max(taken, key=lambda at: (arrived["timestamp_ms"][at], at))
+                standing[key].remove(newest)
+    still: Entries = arrived[sorted(at for places in standing.values() for at in places)]
+    return still
+
+
+def target_of(key: int, partitions: int) -> int:
+    """The partition of `signals.v1` on which item *key*'s deltas travel."""
+    return key % partitions
+
+
+def signal_records(
+    deltas: Sequence[Delta], partitions: int = topics.SIGNAL_PARTITIONS
+) -> list[Outgoing]:
+    """
+    A micro-batch's deltas as records: one for each target partition that has any.
+
+    Args:
+        deltas: In source order, as `signals_of` gives them event by event.
+        partitions: How many `signals.v1` has.
+    """
+    if not deltas:
+        return []
+    packed = np.array(deltas, DELTA)
+    targets = packed["item_key"] % partitions
+    order = np.argsort(targets, kind="stable")
+    packed, targets = packed[order], targets[order]
+    present, starts = np.unique(targets, return_index=True)
+    return [
+        Outgoing(topics.SIGNALS, str(target).encode(), to_bytes(part), partition=target)
+        for target, of_target in zip(
+            present.tolist(), np.split(packed, starts[1:].tolist()), strict=True
+        )
+        for part in _parts(of_target)
+    ]
+
+
+def _parts(deltas: Deltas) -> Iterator[Deltas]:
+    """*deltas* in pieces of bounded size; those of one event stay together."""
+    while len(deltas) > _MAX_DELTAS:
+        source = deltas[["source_partition", "source_offset"]]
+        end = int(np.flatnonzero(source[1 : _MAX_DELTAS + 1] != source[:_MAX_DELTAS])[-1]) + 1
+        yield deltas[:end]
+        deltas = deltas[end:]
+    yield deltas
+
+
+def to_bytes(deltas: Deltas) -> bytes:
+    """The value of a record: the format number, then the deltas."""
+    return np.array(FORMAT, _HEADER).tobytes() + deltas.tobytes()
+
+
+def from_bytes(raw: bytes) -> Deltas:
+    """
+    The deltas ``(n,)`` of a record, in source order.
+
+    Raises:
+        UnknownSignalsFormat: If it was written by another format of this software.
+    """
+    written = int(np.frombuffer(raw, _HEADER, count=1)[0])
+    if written != FORMAT:
+        raise UnknownSignalsFormat(f"signals format {written}, this worker reads {FORMAT}")
+    return np.frombuffer(raw, DELTA, offset=_HEADER.itemsize)

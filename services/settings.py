@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, FilePath, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.kafka.connection import KafkaConnection, SaslMechanism, SecurityProtocol
@@ -27,14 +27,14 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: SaslMechanism = Field("SCRAM-SHA-512", description="How to log in.")
     kafka_sasl_username: str = Field("", description="Kafka user.")
     kafka_sasl_password: SecretStr = Field(SecretStr(""), description="Its password.")
-    kafka_ca_file: Path | None = Field(
+    kafka_ca_file: FilePath | None = Field(
         None, description="PEM certificates that sign Kafka's; the system's own if not set."
     )
     redis_address: str = Field("127.0.0.1:6379", description="Redis host:port.")
     redis_username: str = Field("", pattern=PLAIN_TEXT, description="Redis user (ACL).")
     redis_password: SecretStr = Field(SecretStr(""), description="Its password.")
     redis_tls: bool = Field(False, description="Speak TLS to Redis.")
-    redis_ca_file: Path | None = Field(
+    redis_ca_file: FilePath | None = Field(
         None, description="PEM certificates that sign Redis' own; the system's if not set."
     )
     triton_address: str = Field("127.0.0.1:8001", description="Triton gRPC host:port.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import faust
 from faust.types import StreamT
+from faust.types.auth import CredentialsT
 from mode.supervisors import CrashingSupervisor
 
 from stream.consume import Handle, MicroBatches
@@ -17,6 +18,7 @@ def new_app(
     instance_id: str,
     session_timeout_s: float,
     directory: Path,
+    credentials: CredentialsT | None = None,
 ) -> faust.App:
     """
     A Faust app that only consumes: no tables, no web server, no topics of its own.
@@ -27,11 +29,13 @@ def new_app(
         instance_id: Static membership, so that a quick restart needs no rebalance; may be empty.
         session_timeout_s: A worker silent for so long has lost its partitions.
         directory: For what Faust keeps on disk.
+        credentials: How to log in, and whom to trust; None: in the clear.
     """
     directory.mkdir(parents=True, exist_ok=True)
     return faust.App(
         group,
         broker=[f"kafka://{server}" for server in kafka_servers.split(",")],
+        broker_credentials=credentials,
         datadir=directory / group,
         consumer_group_instance_id=instance_id or None,
         consumer_auto_offset_reset="earliest",

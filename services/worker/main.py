@@ -189,6 +189,7 @@ async def _consume(
     followers: Sequence[Follower],
     metrics: WorkerMetrics,
 ) -> None:
+    from services.worker.credentials import faust_credentials
     from stream.agents import add_refresh_slates, new_app
 
     app = new_app(
@@ -197,6 +198,7 @@ async def _consume(
         instance_id=settings.worker_instance_id,
         session_timeout_s=settings.worker_session_timeout_s,
         directory=settings.data_dir / "faust",
+        credentials=faust_credentials(settings.kafka),
     )
     batches = add_refresh_slates(
         app,

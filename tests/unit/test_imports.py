@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "model_repo": set(),
 }
 HOMES = {
-    "faust": ("stream/agents.py", "stream/consume.py", "services/worker/main.py"),
+    "faust": ("stream/agents.py", "stream/consume.py", "services/worker/credentials.py"),
     "feast": ("features/",),
     "redis": ("features/",),
     "tritonclient": (

@@ -12,6 +12,13 @@ from services.settings import Settings
 HUSH = "hush-1e5=\\/:&"
 
 
+@pytest.fixture
+def ca_file(tmp_path: Path) -> Path:
+    """Something that is there: a setting that names a missing file is refused at once."""
+    (tmp_path / "ca.pem").touch()
+    return tmp_path / "ca.pem"
+
+
 def test_unset_settings_connect_in_the_clear() -> None:
     """The embedded stack asks for no password."""
     settings = Settings()
@@ -20,20 +27,20 @@ def test_unset_settings_connect_in_the_clear() -> None:
     assert settings.redis_connection == settings.redis_address
 
 
-def test_a_login_over_tls_is_what_librdkafka_calls_it() -> None:
+def test_a_login_over_tls_is_what_librdkafka_calls_it(ca_file: Path) -> None:
     """Names that it does not know, it refuses."""
     settings = Settings(
         kafka_servers="kafka:9092",
         kafka_security_protocol="SASL_SSL",
         kafka_sasl_username="shop",
         kafka_sasl_password=HUSH,
-        kafka_ca_file=Path("/etc/ca.pem"),
+        kafka_ca_file=ca_file,
     )
 
     assert settings.kafka.config() == {
         "bootstrap.servers": "kafka:9092",
         "security.protocol": "SASL_SSL",
-        "ssl.ca.location": "/etc/ca.pem",
+        "ssl.ca.location": str(ca_file),
         "sasl.mechanism": "SCRAM-SHA-512",
         "sasl.username": "shop",
         "sasl.password": HUSH,
@@ -48,14 +55,14 @@ def test_tls_alone_sends_no_password() -> None:
 
 
 @pytest.mark.parametrize("password", [HUSH, "12e4", "true", "null", "#[]{}"])
-def test_redis_gets_the_password_as_it_is(password: str) -> None:
+def test_redis_gets_the_password_as_it_is(password: str, ca_file: Path) -> None:
     """Feast reads each option as JSON where it can: a number would be sent as another text."""
     settings = Settings(
         redis_address="redis:6380",
         redis_username="shop",
         redis_password=password,
         redis_tls=True,
-        redis_ca_file=Path("/etc/ca.pem"),
+        redis_ca_file=ca_file,
     )
 
     nodes, options = RedisOnlineStore._parse_connection_string(settings.redis_connection)
@@ -65,7 +72,7 @@ def test_redis_gets_the_password_as_it_is(password: str) -> None:
         "username": "shop",
         "password": password,
         "ssl": True,
-        "ssl_ca_certs": "/etc/ca.pem",
+        "ssl_ca_certs": str(ca_file),
     }
 
 

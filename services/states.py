@@ -84,7 +84,7 @@ def project(settings: Settings, number: int) -> str:
     return f"{settings.feast_project}_r{FORMAT}_s{number}"
 
 
-def open_rows(settings: Settings, number: int) -> "FeatureRows":
+def open_rows(settings: Settings, number: int) -> "FeatureRows[str]":
     """The rows of a state; takes seconds, since it imports Feast."""
     from features.store import FeatureRows
 
@@ -110,6 +110,11 @@ def live_number(settings: Settings) -> int:
     """The number of the live state: 1 until another has been announced."""
     state = live(settings)
     return state.number if state is not None else 1
+
+
+def open_live(settings: Settings) -> "FeatureRows[str]":
+    """The rows of the live state."""
+    return open_rows(settings, live_number(settings))
 
 
 def announce(settings: Settings, state: State) -> None:
@@ -140,6 +145,14 @@ def for_worker(settings: Settings, partitions: int) -> State:
             "state for these."
         )
     return state
+
+
+def replaced(mine: State, feed: StateFeed) -> bool:
+    """Whether another state than *mine* is live by now."""
+    if feed.current is None or feed.current.number == mine.number:
+        return False
+    log.info("state_replaced", number=mine.number, live=feed.current.number)
+    return True
 
 
 def first(partitions: int) -> State:

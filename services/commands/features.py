@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.table import Table
 
+from services import states
 from services.connection import connect
 from services.display.rendering import safe_text
 from services.display.titles import Titles
@@ -156,12 +157,10 @@ def _show_counters(marks: dict[int, Mark], *, as_json: bool) -> None:
 
 
 def _read_row(settings: Settings, user: str) -> UserRow:
-    from features.store import FeatureRows, StoreError
+    from features.store import StoreError
 
     try:
-        store = FeatureRows.open(
-            settings.redis_connection, settings.feast_registry, settings.feast_project
-        )
+        store = states.open_live(settings)
         (raw,) = store.read([user])
         row = UserRow.from_bytes(raw)
     except StoreError as error:
@@ -179,13 +178,11 @@ def _read_row(settings: Settings, user: str) -> UserRow:
 
 
 def _read_marks(settings: Settings) -> dict[int, Mark]:
-    from features.store import FeatureRows, StoreError
+    from features.store import StoreError
 
     partitions = range(topics.EVENT_PARTITIONS)
     try:
-        store = FeatureRows.open(
-            settings.redis_connection, settings.feast_registry, settings.feast_project
-        )
+        store = states.open_live(settings)
         raw = store.read_marks(partitions)
     except StoreError as error:
         raise _no_redis(settings, error) from error

@@ -81,6 +81,8 @@ def _create_topics(settings: Settings, replication_factor: int) -> None:
 
 def _register_features(settings: Settings) -> None:
     from features.store import open_store
+    from services import states
 
-    open_store(settings.redis_connection, settings.feast_registry, settings.feast_project)
-    click.echo(f"Features of {settings.feast_project}: registered in {settings.feast_registry}.")
+    project = states.project(settings, states.live_number(settings))
+    open_store(settings.redis_connection, settings.feast_registry, project)
+    click.echo(f"Features of {project}: registered in {settings.feast_registry}.")

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -15,10 +15,11 @@ import click
 import structlog
 
 from features.store import FeatureRows, StoreError
+from services import states
 from services.connection import connect
 from services.errors import CommandFailed
 from services.kafka.batch_publisher import BatchPublisher
-from services.kafka.follow import Follower
+from services.kafka.follow import Follower, OnRecord
 from services.models.state import DeploymentFeed, write_state
 from services.models.towers import TritonTowers
 from services.models.triton import TritonRanker
@@ -74,10 +75,12 @@ def worker() -> None:
 async def _run(settings: WorkerSettings) -> None:
     metrics, version_metrics = WorkerMetrics(), VersionMetrics()
     serve_metrics(settings.metrics_port, settings.metrics_host)
-    store = FeatureRows.open(
-        settings.redis_connection, settings.feast_registry, settings.feast_project
-    )
+    publish = BatchPublisher(settings.kafka, prefix=settings.prefix)
+    partitions = publish.partitions_of(topics.EVENTS)
+    state = await asyncio.to_thread(states.for_worker, settings, partitions)
+    store = states.open_rows(settings, state.number)
     _require_redis(store, settings.redis_address)
+    live = states.StateFeed()
     catalogue, new_texts = Catalogue(), NewTexts()
     feed = DeploymentFeed(settings.model_name, partial(_followed, version_metrics))
     with ExitStack() as following:
@@ -88,7 +91,7 @@ async def _run(settings: WorkerSettings) -> None:
                     with_prefix(settings.prefix, topics.ITEMS),
                     CatalogueFeed(catalogue, new_texts, metrics).take,
                 ),
-                (with_prefix(settings.prefix, topics.DEPLOYMENTS), feed.take),
+                (with_prefix(settings.prefix, topics.DEPLOYMENTS), _both(feed.take, live.take)),
             )
         ]
         for follower in followers:
@@ -98,7 +101,6 @@ async def _run(settings: WorkerSettings) -> None:
         towers = TritonTowers(settings.triton_address)
         newcomers = NewcomerWatch(new_texts, towers, partial(_in_use, feed))
         ranker = RankerWithNewcomers(triton, newcomers)
-        publish = BatchPublisher(settings.kafka, prefix=settings.prefix)
         now = partial(datetime.now, UTC)
         me = settings.worker_instance_id or f"{socket.gethostname()}-{os.getpid()}"
         scorecards = Scorecards(version_metrics)
@@ -122,7 +124,7 @@ async def _run(settings: WorkerSettings) -> None:
             versions=scorecards,
             shadow=shadow,
             live=LiveCounts(),
-            rules=_rules(settings, publish.partitions_of(topics.EVENTS)),
+            rules=_rules(settings, partitions),
             observe=metrics,
             now=now,
         )
@@ -131,7 +133,8 @@ async def _run(settings: WorkerSettings) -> None:
         )
         following_newcomers = asyncio.create_task(newcomers.keep())
         try:
-            await _consume(settings, pipeline, followers, metrics)
+            replaced = partial(states.replaced, state, live)
+            await _consume(settings, pipeline, followers, metrics, replaced)
         finally:
             reporting.cancel()
             following_newcomers.cancel()
@@ -140,6 +143,14 @@ async def _run(settings: WorkerSettings) -> None:
             await towers.close()
             await triton.close()
     store.close()
+
+
+def _both(first: OnRecord, second: OnRecord) -> OnRecord:
+    def take(key: bytes, value: bytes | None, partition: int, offset: int) -> None:
+        first(key, value, partition, offset)
+        second(key, value, partition, offset)
+
+    return take
 
 
 def _in_use(feed: DeploymentFeed) -> tuple[str, ...]:
@@ -188,6 +199,7 @@ async def _consume(
     pipeline: Pipeline,
     followers: Sequence[Follower],
     metrics: WorkerMetrics,
+    replaced: Callable[[], bool],
 ) -> None:
     from services.worker.credentials import faust_credentials
     from stream.agents import add_refresh_slates, new_app
@@ -215,7 +227,8 @@ async def _consume(
     gc.collect()
     gc.freeze()
     try:
-        while not stopping.is_set() and not app.crashed:
+        # When a rebuilt state goes live we end, and whoever restarts us starts us on that one.
+        while not (stopping.is_set() or app.crashed or replaced()):
             for follower in followers:
                 follower.check()
             for partition, records in batches.lag().items():

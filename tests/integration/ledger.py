@@ -58,6 +58,7 @@ class Ledger:
 
     environment: Mapping[str, str]
     config: Mapping[str, Any] = field(default_factory=dict)
+    state: int = 1  # whose rows are looked at
     sent: int = 0
     event_ids: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     newest: dict[str, tuple[int, int]] = field(default_factory=dict)  # user: partition, offset
@@ -167,8 +168,9 @@ class Ledger:
 
     def _project(self) -> str:
         from services.settings import Settings
+        from services.states import project
 
-        return Settings(prefix=self.prefix).feast_project
+        return project(Settings(prefix=self.prefix), self.state)
 
 
 def repeats(slates: Iterable[Mapping[str, Any]]) -> int:

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from features.store import FeatureRows, StoreError, open_store
+from services import states
 from services.cli import main
 from services.settings import Settings
 from stream.history import Outcome, UserRow
@@ -33,7 +34,7 @@ def new(value: bytes) -> Replacement:
 
 @pytest.fixture
 def project(prefix: str) -> str:
-    return Settings(prefix=prefix).feast_project
+    return states.project(Settings(prefix=prefix), 1)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ DATA_DIR = click.option(
 @click.option("--workers", type=click.IntRange(0, 64), default=1, show_default=True)
 @click.option("--archiver/--no-archiver", default=True, help="Keep the event log as Parquet.")
 @click.option("--trainer", is_flag=True, help="Train on a schedule: see HEADRACE_TRAINER_*.")
+@click.option("--secure", is_flag=True, help="Kafka and Redis want a login, and speak TLS.")
 @click.option("--kafka-port", type=PORT, help="A free one if not given; the same for the others.")
 @click.option("--redis-port", type=PORT)
 @click.option("--triton-port", type=PORT, help="Triton's gRPC port.")
@@ -40,6 +41,7 @@ def up(
     workers: int,
     archiver: bool,
     trainer: bool,
+    secure: bool,
     kafka_port: int | None,
     redis_port: int | None,
     triton_port: int | None,
@@ -55,6 +57,9 @@ def up(
 
     A server whose address you have set (HEADRACE_KAFKA_SERVERS, HEADRACE_REDIS_ADDRESS,
     HEADRACE_TRITON_ADDRESS) is yours: it is used and not started.
+
+    With --secure, certificates and passwords are made at the first start and kept in the data
+    directory's security/; the other commands find them as they find the servers.
     """
     given = {
         "kafka": kafka_port,
@@ -66,6 +71,7 @@ def up(
         workers=workers,
         archiver=archiver,
         trainer=trainer,
+        secure=secure,
         ports={name: port for name, port in given.items() if port is not None},
     )
     settings = connect(WorkerSettings, data_dir=data_dir)

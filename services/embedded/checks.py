@@ -181,7 +181,7 @@ def servers(settings: WorkerSettings) -> Iterator[Finding]:
     named = settings.model_fields_set
     if "kafka_servers" in named and not _kafka_answers(settings.kafka):
         yield _unreachable("Kafka", settings.kafka_servers, "HEADRACE_KAFKA_SERVERS")
-    if "redis_address" in named and asyncio.run(ping(settings.redis_address)):
+    if "redis_address" in named and asyncio.run(_ping(settings)):
         yield _unreachable("Redis", settings.redis_address, "HEADRACE_REDIS_ADDRESS")
     if "triton_address" in named and not _triton_answers(settings.triton_address):
         yield _unreachable("Triton", settings.triton_address, "HEADRACE_TRITON_ADDRESS")
@@ -191,6 +191,16 @@ def _unreachable(server: str, address: str, setting: str) -> Finding:
     return Finding(
         f"{server} at {address} does not answer",
         f"start it, or correct {setting}; unset, `headrace up` runs one",
+    )
+
+
+async def _ping(settings: WorkerSettings) -> str | None:
+    password = settings.redis_password.get_secret_value()
+    return await ping(
+        settings.redis_address,
+        login=(settings.redis_username, password) if password else None,
+        ca_file=settings.redis_ca_file if settings.redis_tls else None,
+        tls=settings.redis_tls,
     )
 
 

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from services.embedded.install import Installation
 from services.embedded.part import Part
 from services.embedded.ports import HOST
+from services.embedded.security import USER, Security, write_private
 from services.errors import CommandFailed
 from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
@@ -28,7 +29,7 @@ node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
 listeners=BROKER://{host}:{port},CONTROLLER://{host}:{controller_port}
 advertised.listeners=BROKER://{host}:{port}
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=BROKER:{protocol},CONTROLLER:{protocol}
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 log.dirs={log_dir}
@@ -50,29 +51,55 @@ num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
 socket.request.max.bytes=16777216
 """
+SECURED = """\
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.broker.plain.sasl.jaas.config={jaas}
+listener.name.controller.plain.sasl.jaas.config={jaas}
+ssl.keystore.type=PEM
+ssl.keystore.location={server_file}
+ssl.truststore.type=PEM
+ssl.truststore.location={ca_file}
+"""
+JAAS = (
+    "org.apache.kafka.common.security.plain.PlainLoginModule required "
+    'username="{user}" password="{password}" user_{user}="{password}";'
+)
 
 
 def kafka(
-    installation: Installation, directory: Path, *, port: int, controller_port: int, prefix: str
+    installation: Installation,
+    directory: Path,
+    *,
+    port: int,
+    controller_port: int,
+    prefix: str,
+    security: Security | None = None,
 ) -> Part:
-    """The part; its data and configuration lie in *directory*."""
+    """The part; its data and configuration lie in *directory*. With *security* it wants a login."""
+    address = f"{HOST}:{port}"
+    connection = security.kafka(address) if security is not None else KafkaConnection(address)
     configuration = directory / "server.properties"
     data = directory / "data"
     java = (str(installation.java), *JVM, "-cp", f"{installation.kafka_jars}/*")
 
     def prepare() -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        configuration.write_text(
-            CONFIGURATION.format(
-                host=HOST, port=port, controller_port=controller_port, log_dir=data
-            )
+        text = CONFIGURATION.format(
+            host=HOST,
+            port=port,
+            controller_port=controller_port,
+            log_dir=data,
+            protocol=connection.protocol,
         )
+        write_private(configuration, text + (_secured(security) if security is not None else ""))
         if not (data / "meta.properties").exists():
             _format(java, configuration)
 
     return Part(
         name="kafka",
-        address=f"{HOST}:{port}",
+        address=address,
         command=(
             *java[:-2],
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -83,9 +110,17 @@ def kafka(
             str(configuration),
         ),
         environment={"HOME": str(directory), "LANG": "C.UTF-8"},
-        probe=_Probe(KafkaConnection(f"{HOST}:{port}"), prefix),
+        probe=_Probe(connection, prefix),
         prepare=prepare,
         stop_within_s=15.0,
+    )
+
+
+def _secured(security: Security) -> str:
+    return SECURED.format(
+        jaas=JAAS.format(user=USER, password=security.kafka_password),
+        server_file=security.server_file,
+        ca_file=security.ca_file,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from services.embedded import install, kafka, ports, redis, state, triton, workers
 from services.embedded.part import Part, Status
 from services.embedded.process import Guard
+from services.embedded.security import Security
 from services.embedded.supervisor import Supervisor
 from services.errors import CommandFailed
 from services.settings import WorkerSettings
@@ -27,6 +28,7 @@ class Options:
     workers: int = 1
     archiver: bool = True
     trainer: bool = False
+    secure: bool = False  # Kafka and Redis want a login, over TLS
     ports: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -109,6 +111,8 @@ def _parts(
         *(["trainer"] if options.trainer else []),
     ]
     servers = ["kafka", "kafka-controller", "redis", "triton", "triton-http", "triton-metrics"]
+    if options.secure:
+        servers.append("redis-plain")  # behind the port that speaks TLS
     wanted = [name for name in servers if name.partition("-")[0] not in external]
     port = ports.choose([*wanted, *own], options.ports, data_dir / ports.FILE)
     addresses = {"prefix": settings.prefix, "data_dir": str(data_dir)}
@@ -116,6 +120,7 @@ def _parts(
         theirs = str(getattr(settings, setting))
         addresses[setting] = theirs if name in external else f"{ports.HOST}:{port[name]}"
 
+    security = Security.of(data_dir / "security") if options.secure else None
     parts: list[Part] = []
     if "kafka" in port:
         parts.append(
@@ -125,10 +130,16 @@ def _parts(
                 port=port["kafka"],
                 controller_port=port["kafka-controller"],
                 prefix=settings.prefix,
+                security=security,
             )
         )
+        addresses |= security.kafka_settings if security is not None else {}
     if "redis" in port:
-        parts.append(redis.redis(installation, data_dir / "redis", port=port["redis"]))
+        plain = port["redis" if security is None else "redis-plain"]
+        parts.append(redis.redis(installation, data_dir / "redis", port=plain, security=security))
+        if security is not None:
+            parts.append(redis.redis_tls(security, port=port["redis"], behind=plain))
+            addresses |= security.redis_settings
     if "triton" in port:
         parts.append(
             triton.triton(

@@ -14,6 +14,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from services.connection import STACK_FILE, running_stack
 from services.embedded.part import Status
+from services.embedded.security import write_private
 from services.errors import CommandFailed
 
 LOCK_FILE = "up.lock"
@@ -79,7 +80,7 @@ def write(data_dir: Path, settings: Mapping[str, str], statuses: Mapping[str, St
         "parts": {name: asdict(status) for name, status in statuses.items()},
     }
     new = data_dir / f"{STACK_FILE}.new"
-    new.write_text(json.dumps(stack, indent=1) + "\n")
+    write_private(new, json.dumps(stack, indent=1) + "\n")  # it may hold passwords
     new.replace(data_dir / STACK_FILE)
 
 

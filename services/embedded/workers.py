@@ -21,7 +21,12 @@ def worker(
     here = hashlib.sha256(f"{socket.gethostname()}:{run_dir}".encode()).hexdigest()[:8]
     own = {"HEADRACE_WORKER_INSTANCE_ID": f"{name}-{here}"}
     return _part(
-        name, "worker", {**environment, **own}, run_dir, port, servers & {"kafka", "redis"}
+        name,
+        "worker",
+        {**environment, **own},
+        run_dir,
+        port,
+        servers & {"kafka", "redis", "redis-tls"},
     )
 
 

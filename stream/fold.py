@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from stream.decode import Accepted, Decoded, Misplaced, Refused
 from stream.history import Outcome, UserRow
 from stream.marks import Mark
-from stream.records import Outgoing
+from stream.signals import Delta, signals_of
 
 
 @dataclass(slots=True)
@@ -22,7 +22,8 @@ class Folded:
         refused, misplaced: Records that are published elsewhere.
         folded: Events that changed a row, in order.
         outcomes: One for each record not settled before, in order.
-        signals: What the events say of items, to be published before the rows are written.
+        deltas: What the events say of items, to be published before the rows are written. A
+            record that its user's row has already owes none.
     """
 
     rows: dict[str, UserRow]
@@ -33,7 +34,7 @@ class Folded:
     misplaced: list[Misplaced] = field(default_factory=list)
     folded: list[Accepted] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    signals: list[Outgoing] = field(default_factory=list)
+    deltas: list[Delta] = field(default_factory=list)
 
 
 def fold(
@@ -77,7 +78,12 @@ def _fold_event(result: Folded, one: Accepted, first_unmarked: int) -> Outcome:
         if outcome is None:
             outcome = _found_in(row, record.offset)
     else:
+        before = row
         row, outcome = row.fold(one.event, partition=record.partition, offset=record.offset)
+        if outcome is Outcome.FOLDED:
+            result.deltas += signals_of(
+                before, one.event, partition=record.partition, offset=record.offset
+            )
     result.rows[user_id] = row
     result.newest[user_id] = one
     if not one.is_backfill:

@@ -16,6 +16,7 @@ from stream.popularity import count_live
 from stream.rank import rank
 from stream.ranking import Ranking
 from stream.records import Outgoing, Record
+from stream.signals import signal_records
 from stream.slate import Slate, make_slates
 from stream.state import Replacement
 from stream.trace import traces
@@ -90,7 +91,7 @@ async def _keep(pipeline: Pipeline, folded: Folded, before: Mapping[str, UserRow
     """Publish the signals of the batch, then replace the rows that they were computed from."""
     stage = _stages(pipeline.observe)
     with stage("signals"):
-        await pipeline.publish(folded.signals)
+        await pipeline.publish(signal_records(folded.deltas))
     with stage("write"):
         await pipeline.store.write_rows(
             {

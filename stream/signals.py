@@ -64,6 +64,9 @@ DELTA = np.dtype(
 Deltas = NDArray[np.void]
 
 SESSION_GAP_MS = 30 * 60 * 1000
+# The first lines of an order make pairs, later ones none. So an event gives at most 133 deltas, and
+# those of the largest micro-batch fit into a record.
+ORDER_LINES = 64
 NEIGHBOURS_BEFORE = 5  # distinct items of the session that a visit is made a neighbour of
 VISITS = frozenset(
     {
@@ -84,8 +87,6 @@ _LOOK_BACK = 32  # newest entries in which the session's last items are looked f
 
 FORMAT = 1
 _HEADER = np.dtype("<u2")
-# Far below what a record may weigh, and more than one event's deltas: those stay together.
-_MAX_DELTAS = 8192
 
 
 class UnknownSignalsFormat(Exception):
@@ -94,7 +95,7 @@ class UnknownSignalsFormat(Exception):
 
 def signals_of(row: UserRow, event: Event, *, partition: int, offset: int) -> list[Delta]:
     """
-    What *event*, newly folded, says of items: no two events' deltas are alike in their source.
+    What *event*, newly folded, says of items.
 
     Args:
         row: The user's row just before the event.
@@ -114,9 +115,10 @@ def signals_of(row: UserRow, event: Event, *, partition: int, offset: int) -> li
         )
     order = order_key(event.order_id) if event.order_id else NO_ORDER
     if event.kind == EventType.PURCHASE and order != NO_ORDER:
-        purchases = _of_order(row.lists["purchases"], order)
-        for other in purchases["item_key"].tolist():
-            changes += _pair(key, other, 1.0, at_ms)
+        lines, standing = _lines(row.lists["purchases"], order)
+        if len(lines) < ORDER_LINES:
+            for other in standing["item_key"].tolist():
+                changes += _pair(key, other, 1.0, at_ms)
     if event.kind in UNDOES:
         changes += _taken_back(row, event.kind, key, order)
     changes.sort(key=itemgetter(0))
@@ -165,13 +167,15 @@ def _newest_visits(row: UserRow, until_ms: int) -> list[tuple[int, int, int]]:
 _VISIT_FIELDS = ("timestamp_ms", "offset", "item_key", "event_type")
 
 
-def _of_order(purchases: Entries, order: int) -> Entries:
-    """The purchases of *order* that no refund has taken back."""
-    if not (purchases["order_key"] == order).any():
-        return purchases[:0]
+def _lines(purchases: Entries, order: int) -> tuple[Entries, Entries]:
+    """The lines of *order* that make pairs, and those of them that no refund has taken back."""
+    of_order = (purchases["order_key"] == order) & (purchases["event_type"] == EventType.PURCHASE)
+    if not of_order.any():
+        return purchases[:0], purchases[:0]
+    lines = purchases[of_order]
+    lines = lines[np.argsort(lines["offset"])][:ORDER_LINES]
     standing = _standing(purchases, EventType.PURCHASE, EventType.REFUND)
-    of_order: Entries = standing[standing["order_key"] == order]
-    return of_order
+    return lines, lines[np.isin(lines["offset"], standing["offset"])]
 
 
 def _pair(key: int, other: int, weight: float, at_ms: int) -> Iterator[_Change]:
@@ -192,7 +196,10 @@ def _taken_back(row: UserRow, undo: EventType, key: int, order: int) -> Iterator
     yield (key, Kind.COUNT, int(does), 0, -1.0, int(undone["timestamp_ms"]))
     if does != EventType.PURCHASE or undone["order_key"] == NO_ORDER:
         return
-    for other in _of_order(entries, int(undone["order_key"])):
+    lines, still = _lines(entries, int(undone["order_key"]))
+    if undone["offset"] not in lines["offset"]:
+        return
+    for other in still:
         # The pair was counted with whichever of the two was folded later.
         later = undone if undone["offset"] > other["offset"] else other
         yield from _pair(key, int(other["item_key"]), -1.0, int(later["timestamp_ms"]))
@@ -246,23 +253,11 @@ def signal_records(
     order = np.argsort(targets, kind="stable")
     packed, targets = packed[order], targets[order]
     present, starts = np.unique(targets, return_index=True)
+    parts = np.split(packed, starts[1:].tolist())
     return [
         Outgoing(topics.SIGNALS, str(target).encode(), to_bytes(part), partition=target)
-        for target, of_target in zip(
-            present.tolist(), np.split(packed, starts[1:].tolist()), strict=True
-        )
-        for part in _parts(of_target)
+        for target, part in zip(present.tolist(), parts, strict=True)
     ]
-
-
-def _parts(deltas: Deltas) -> Iterator[Deltas]:
-    """*deltas* in pieces of bounded size; those of one event stay together."""
-    while len(deltas) > _MAX_DELTAS:
-        source = deltas[["source_partition", "source_offset"]]
-        end = int(np.flatnonzero(source[1 : _MAX_DELTAS + 1] != source[:_MAX_DELTAS])[-1]) + 1
-        yield deltas[:end]
-        deltas = deltas[end:]
-    yield deltas
 
 
 def to_bytes(deltas: Deltas) -> bytes:

@@ -71,6 +71,7 @@ TOPICS = {
             key="partition",
             written_by="worker",
             partitions=SIGNAL_PARTITIONS,
+            max_record_bytes=4096 * KIB,  # one holds what a whole micro-batch says
             retention_ms=30 * DAY_MS,
         ),
         Topic(DEPLOYMENTS, key="model name", written_by="CLI", partitions=1, compacted=True),

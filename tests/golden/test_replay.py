@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,7 +17,8 @@ from stream.keys import item_key, partition_of
 from stream.pipeline import Rules
 from stream.ranking import Ranked, RankerInput
 from stream.recommend import recommend
-from stream.records import Record
+from stream.records import Outgoing, Record
+from stream.signals import from_bytes
 from tests.fakes import FakeBroker, FakeStore, a_pipeline
 
 HERE = Path(__file__).parent
@@ -72,11 +74,17 @@ def replay() -> Iterator[str]:
         asyncio.run(recommend(pipeline, traffic[start : start + BATCH]))
     for one in broker.published:
         headers = [[name, value and value.decode()] for name, value in one.headers]
-        value = one.value and one.value.decode()
+        value = _readable(one)
         key = one.key and one.key.decode()
         yield orjson.dumps([one.topic, one.partition, key, headers, value]).decode()
     for partition, mark in sorted(store.marks.items()):
         yield orjson.dumps(["mark", partition, orjson.loads(mark)]).decode()
+
+
+def _readable(one: Outgoing) -> Any:
+    if one.value is not None and one.topic == topics.SIGNALS:
+        return from_bytes(one.value).tolist()
+    return one.value and one.value.decode()
 
 
 def test_recorded_traffic_gives_the_recorded_answers(request: pytest.FixtureRequest) -> None:

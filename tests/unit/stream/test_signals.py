@@ -9,6 +9,7 @@ from stream.history import Outcome, UserRow
 from stream.keys import item_key
 from stream.signals import (
     DELTA,
+    ORDER_LINES,
     Delta,
     Kind,
     UnknownSignalsFormat,
@@ -225,21 +226,16 @@ def test_deltas_travel_packed_by_target_in_source_order_those_of_an_item_togethe
         assert items == sorted(items)
 
 
-def test_a_large_batch_is_cut_between_events() -> None:
-    """Deltas of one event in two records would be counted once, by half."""
-    one_event = [Delta(8, 0, n // 300, Kind.COUNT, 2, 0, 1.0, n) for n in range(30_000)]
+def test_the_lines_of_an_order_that_make_pairs_are_bounded() -> None:
+    """Else the pairs of a large order would outgrow a record; and what made none undoes none."""
+    lines = [bought(f"i{n}", at_ms=T0_MS + n) for n in range(ORDER_LINES + 3)]
+    last, first = (bought(f"i{n}", at_ms=T0_MS + 999, kind="refund") for n in (ORDER_LINES + 1, 0))
 
-    records = signal_records(one_event, partitions=8)
+    deltas = said([*lines, last, first])
 
-    unpacked = [from_bytes(one.value) for one in records if one.value]
-    assert np.concatenate(unpacked).tolist() == np.array(one_event, DELTA).tolist()
-    assert len(unpacked) == 4
-    offsets = [set(found["source_offset"].tolist()) for found in unpacked]
-    assert sum(map(len, offsets)) == len(set.union(*offsets))
-    assert (
-        max(len(one.value or b"") for one in records)
-        < topics.TOPICS[topics.SIGNALS].max_record_bytes
-    )
+    pairs = [d.weight for d in deltas if d.kind is Kind.BOUGHT_TOGETHER]
+    assert pairs.count(1.0) == ORDER_LINES * (ORDER_LINES - 1)
+    assert pairs.count(-1.0) == 2 * (ORDER_LINES - 1)
 
 
 def test_signals_of_another_format_are_refused() -> None:

@@ -1,0 +1,208 @@
+"""
+An item's row: counts that fade, neighbours, and how far each source of signals is taken in.
+
+Fading is forward decay (Cormode et al., ICDE 2009): an action at time t weighs
+``2 ** ((t - landmark) / half_life)``, so nothing need be touched as time passes, order does not
+matter, and a delta with the weight and the time of another, negated, takes it back. A landmark is a
+whole number of half-lives and moves by whole ones, which changes no digit of what has been summed.
+
+An item's row is written by its owner alone and changes in place: it is folded tens of thousands of
+times a second.
+"""
+
+import math
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from typing import NamedTuple, Self
+
+from stream.event_types import EventType
+from stream.neighbours import Neighbour, Neighbours
+from stream.signals import VISITS, Deltas, Kind
+
+HOUR_MS = 3_600_000
+HALF_LIVES_MS = (HOUR_MS, 24 * HOUR_MS, 7 * 24 * HOUR_MS)
+FORMAT = 1
+
+_DAY, _WEEK = 1, 2  # places in HALF_LIVES_MS
+_RESCALE_AFTER = 64  # half-lives: far from a float's limits
+_HEADER = struct.Struct("<HiqqqqqHB")
+_COUNT = struct.Struct("<B4d")
+_SOURCE = struct.Struct("<iq")
+
+
+class UnknownItemFormat(Exception):
+    """An item's row that this version cannot read. Upgrade the worker, or rebuild the state."""
+
+
+class Count(NamedTuple):
+    """How often something was done: ever, and with each half-life."""
+
+    ever: float
+    hour: float
+    day: float
+    week: float
+
+
+@dataclass(slots=True)
+class ItemRow:
+    """
+    One item's statistics.
+
+    Attributes:
+        partition, offset: The newest record of `signals.v1` that changed it; -1 for a new row.
+        as_of_ms: The newest event time that it has heard of.
+        sources: Partition of `events.v1` to the offset of the newest event taken in.
+    """
+
+    partition: int = -1
+    offset: int = -1
+    as_of_ms: int = 0
+    sources: dict[int, int] = field(default_factory=dict)
+    _landmarks_ms: list[int] = field(default_factory=lambda: [0] * len(HALF_LIVES_MS))
+    _counts: dict[int, list[float]] = field(default_factory=dict)  # by event type; see `Count`
+    _neighbours: dict[int, Neighbours] = field(
+        default_factory=lambda: {Kind.CO_VISITED: Neighbours(), Kind.BOUGHT_TOGETHER: Neighbours()}
+    )
+
+    @property
+    def applied(self) -> str:
+        """What a compare-and-set expects of the stored row; empty for one that is not stored."""
+        return f"{self.partition}:{self.offset}" if self.offset >= 0 else ""
+
+    def fold(self, said: Iterable[tuple[int, ...]], *, source: int, at: int) -> bool:
+        """
+        Take in all that the event at offset *at* of partition *source* says of this item.
+
+        Args:
+            said: Fields of `stream.signals.DELTA`.
+
+        Returns:
+            Whether it was news.
+        """
+        if at <= self.sources.get(source, -1):
+            return False
+        self.sources[source] = at
+        for _, _, _, kind, event_type, other, weight, timestamp_ms in said:
+            self._advance(timestamp_ms)
+            if kind == Kind.COUNT:
+                self._count(event_type, weight, timestamp_ms)
+            else:
+                faded = weight * self._growth(_WEEK, timestamp_ms)
+                self._neighbours[kind].add(other, faded)
+        return True
+
+    def counts(self) -> dict[EventType, Count]:
+        """Counts by event type, as faded at `as_of_ms`."""
+        fades = [1.0, *(1 / self._growth(which, self.as_of_ms) for which in range(3))]
+        return {
+            EventType(event_type): Count(*(n * f for n, f in zip(sums, fades, strict=True)))
+            for event_type, sums in sorted(self._counts.items())
+        }
+
+    def neighbours(self, kind: Kind) -> list[Neighbour]:
+        """Neighbours of one kind, as faded at `as_of_ms`; first those surely heaviest."""
+        return self._neighbours[kind].best(1 / self._growth(_WEEK, self.as_of_ms))
+
+    def log_interest(self) -> float:
+        """
+        Base-2 logarithm of the visits, halving by the day, in half-lives since the epoch.
+
+        To whatever moment one fades them, items are in the order of this number.
+        """
+        visits = sum(sums[1 + _DAY] for kind, sums in self._counts.items() if kind in VISITS)
+        if visits <= 0:
+            return -math.inf
+        return math.log2(visits) + self._landmarks_ms[_DAY] / HALF_LIVES_MS[_DAY]
+
+    def _count(self, event_type: int, weight: float, timestamp_ms: int) -> None:
+        sums = self._counts.setdefault(event_type, [0.0] * len(Count._fields))
+        sums[0] += weight
+        for which in range(len(HALF_LIVES_MS)):
+            sums[1 + which] += weight * self._growth(which, timestamp_ms)
+
+    def _growth(self, which: int, timestamp_ms: int) -> float:
+        return math.exp2((timestamp_ms - self._landmarks_ms[which]) / HALF_LIVES_MS[which])
+
+    def _advance(self, timestamp_ms: int) -> None:
+        if timestamp_ms <= self.as_of_ms:
+            return
+        self.as_of_ms = timestamp_ms
+        for which, half_life_ms in enumerate(HALF_LIVES_MS):
+            passed = (timestamp_ms - self._landmarks_ms[which]) // half_life_ms
+            if passed > _RESCALE_AFTER:
+                self._rescale(which, passed)
+
+    def _rescale(self, which: int, half_lives: int) -> None:
+        self._landmarks_ms[which] += half_lives * HALF_LIVES_MS[which]
+        for sums in self._counts.values():
+            sums[1 + which] = math.ldexp(sums[1 + which], -half_lives)
+        if which == _WEEK:
+            for neighbours in self._neighbours.values():
+                neighbours.scale(half_lives)
+
+    def to_bytes(self) -> bytes:
+        """Pack the row. The same deltas in the same order give the same bytes."""
+        header = _HEADER.pack(
+            FORMAT,
+            self.partition,
+            self.offset,
+            self.as_of_ms,
+            *self._landmarks_ms,
+            len(self.sources),
+            len(self._counts),
+        )
+        sources = (_SOURCE.pack(*source) for source in sorted(self.sources.items()))
+        counts = (_COUNT.pack(kind, *sums) for kind, sums in sorted(self._counts.items()))
+        neighbours = (found.to_bytes() for found in self._neighbours.values())
+        return b"".join((header, *sources, *counts, *neighbours))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes | None) -> Self:
+        """
+        Unpack a row; None, an item never heard of, is an empty one.
+
+        Raises:
+            UnknownItemFormat: If it was written by another format of this software.
+        """
+        if raw is None:
+            return cls()
+        if (written := int.from_bytes(raw[:2], "little")) != FORMAT:
+            raise UnknownItemFormat(f"item row format {written}, this worker reads {FORMAT}")
+        _, partition, offset, as_of_ms, *landmarks_ms, sources, counts = _HEADER.unpack_from(raw)
+        counts_at = _HEADER.size + sources * _SOURCE.size
+        co_visited_at = counts_at + counts * _COUNT.size
+        co_visited, bought_at = Neighbours.from_bytes(raw, co_visited_at)
+        bought, _ = Neighbours.from_bytes(raw, bought_at)
+        return cls(
+            partition=partition,
+            offset=offset,
+            as_of_ms=as_of_ms,
+            sources=dict(_SOURCE.iter_unpack(raw[_HEADER.size : counts_at])),
+            _landmarks_ms=landmarks_ms,
+            _counts={k: sums for k, *sums in _COUNT.iter_unpack(raw[counts_at:co_visited_at])},
+            _neighbours={Kind.CO_VISITED: co_visited, Kind.BOUGHT_TOGETHER: bought},
+        )
+
+
+def fold_record(
+    rows: Mapping[int, ItemRow], deltas: Deltas, *, partition: int, offset: int
+) -> Iterator[int]:
+    """
+    Fold one record of `signals.v1` into *rows*, in place.
+
+    Args:
+        rows: By item key, one for each item that the record touches.
+        deltas: The record's.
+        partition, offset: Where the record lies on `signals.v1`.
+
+    Yields:
+        The key of each item that it was news to; one may come several times.
+    """
+    for (key, source, at), said in groupby(deltas.tolist(), key=itemgetter(0, 1, 2)):
+        row = rows[key]
+        if row.fold(said, source=source, at=at):
+            row.partition, row.offset = partition, offset
+            yield key

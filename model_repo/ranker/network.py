@@ -174,9 +174,10 @@ class Network(nn.Module):
             x = x + part(contexts & ((1 << bits) - 1))
             contexts = contexts >> bits
         x = inputs = self.dropout(x)  # (B, T, D)
-        mask = _visible(items)
+        visible = _visible(items)
         for number, block in enumerate(self.blocks, start=1):
-            x = block(x, mask, last_only and number == len(self.blocks))
+            last = last_only and number == len(self.blocks)
+            x = block(x, block.bias(visible[:, :, -1:] if last else visible), last)
         x = self.norm(x)  # (B, Q, D)
         if self.copying is None:
             copies = x.new_zeros(*x.shape[:2], items.shape[1])
@@ -292,32 +293,30 @@ class Block(nn.Module):
         self.mlp_gate = nn.Linear(shape.dim, shape.dim, bias=False)
         self.dropout = nn.Dropout(shape.dropout)
 
-    def forward(self, x: Tensor, visible: Tensor, last_only: bool) -> Tensor:
-        """``(B, T, D)`` to the same, or ``(B, 1, D)``; *visible* is ``(B, 1, T, T)``."""
-        length = x.shape[1]
-        normed = self.before_attention(x)
+    def forward(self, x: Tensor, bias: Tensor, last_only: bool) -> Tensor:
+        """``(B, T, D)`` to the same, or ``(B, 1, D)``; *bias* is ``(B, H, Q, T)``."""
+        normed = asking = self.before_attention(x)
         if last_only:
-            x, asking, visible = x[:, -1:], normed[:, -1:], visible[:, :, -1:]
-        else:
-            asking = normed
+            x, asking = x[:, -1:], normed[:, -1:]
         query = self._split(self.query(asking))  # (B, H, Q, D/H)
         key, value = (self._split(part) for part in self.key_value(normed).chunk(2, dim=-1))
-        bias = self._bias(length, asking.shape[1]).masked_fill(~visible, float("-inf"))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         added = self.dropout(self.out(mixed.transpose(1, 2).flatten(2)))
-        x = x + added * torch.sigmoid(self.attention_gate(asking))
+        x = torch.addcmul(x, added, torch.sigmoid(self.attention_gate(asking)))
         # Two products, not the halves of one: each is contiguous, and silu four times as fast.
         normed = self.before_mlp(x)
         gate, up = (F.linear(normed, weight) for weight in self.gate_up.weight.chunk(2))
         added = self.dropout(self.down(F.silu(gate) * up))
-        return x + added * torch.sigmoid(self.mlp_gate(normed))
+        return torch.addcmul(x, added, torch.sigmoid(self.mlp_gate(normed)))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def _bias(self, keys: int, queries: int) -> Tensor:
-        distance = _distances(queries, keys, self.distance_bias.device)
-        return self.distance_bias[:, distance].unsqueeze(0)  # (1, H, Q, K)
+    def bias(self, visible: Tensor) -> Tensor:
+        """``(B, H, Q, T)`` added to the attention where *visible* ``(B, 1, Q, T)`` allows it."""
+        distance = _distances(*visible.shape[2:], self.distance_bias.device)  # (Q, T)
+        bias = self.distance_bias[:, distance].unsqueeze(0)
+        return bias.masked_fill(~visible, float("-inf"))
 
 
 class Copying(nn.Module):

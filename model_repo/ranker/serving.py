@@ -8,15 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
+from .folded import Folded, Inputs, inputs_of
 from .graphs import Graphs
 from .network import EVENT_TYPES, Network, Shape, Tokens, last_tokens, merge_runs
 from .top_k import best_items
 
+AT_ONCE = 64  # users whose histories the network reads together: more leave the core's cache
+LEAST_IN_BF16 = 64  # users: for fewer the casts take longer than bf16 saves
 SAMPLED_ROWS = 64
 COMPARED_RANKS = 20  # a slate
 LEAST_OVERLAP = 0.95  # of slates in bf16 with the same in float32
@@ -45,13 +47,12 @@ class Version:
             # Scored in float32 whatever the network computes in: in bf16 neighbours would tie.
             self.item_vectors = self.network.item_vectors().float().contiguous()  # (V, D)
         self.popular = np.argsort(-popularity, kind="stable")[: self.k]  # (K,)
+        self._exact = self._fast = Folded(self.network)
         self._set_up()
 
     def _set_up(self) -> None:
-        on_gpu = self.item_vectors.is_cuda
-        self._run = Graphs(self._scored) if on_gpu else self._scored
         # A graph has one shape; a processor is spared the padding.
-        self._least_tokens = self.network.shape.tokens if on_gpu else 1
+        self._graphs = Graphs(self._scored_whole) if self.item_vectors.is_cuda else None
 
     @classmethod
     def load(cls, directory: Path, k: int | None = None, device: str = "cpu") -> "Version":
@@ -65,9 +66,9 @@ class Version:
         return cls(network.to(device), items["item_keys"], items["popularity"], k)
 
     def in_bf16(self) -> "Version":
-        """The same version with a network that computes in bf16; the item table is shared."""
+        """The same version, which reads large batches in bf16; the item table is shared."""
         other = copy.copy(self)
-        other.network = copy.deepcopy(self.network).to(torch.bfloat16)
+        other._fast = Folded(self.network, torch.bfloat16)
         other._set_up()
         return other
 
@@ -101,27 +102,48 @@ class Version:
             price_buckets[rows, columns],
             context[rows, columns],
         )
-        used = np.bincount(token_rows, minlength=batch)  # (B,) tokens
-        length = int(used.max().clip(self._least_tokens, self.network.shape.tokens))
-        users, scores, best = self._best(last_tokens(tokens, token_rows, batch, length))
+        used = np.bincount(token_rows, minlength=batch).clip(max=self.network.shape.tokens)  # (B,)
+        length = self.network.shape.tokens if self._graphs else max(int(used.max()), 1)
+        users, scores, best = self._best(last_tokens(tokens, token_rows, batch, length), used)
         nobody = used == 0
         best[nobody], scores[nobody] = self.popular, self.popularity[self.popular]
         users[nobody] = 0
         return Answer(self.item_keys[best], scores, users)
 
-    def _best(self, tokens: Tokens) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _best(self, tokens: Tokens, used: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """User vectors ``(B, D)``, and scores and places of their best items ``(B, K)``."""
-        device = self.item_vectors.device
-        tensors = tuple(torch.from_numpy(values).to(device) for values in tokens)
-        users, scores, best = self._run(tensors)
-        return users.cpu().numpy(), scores.cpu().numpy(), best.cpu().numpy()
+        if self._graphs is None:
+            users, copies = self._read(tokens, used)
+            found = self._scored(users, copies, torch.from_numpy(tokens.items))
+        else:
+            found = self._graphs(tuple(one.cuda() for one in inputs_of(tokens)))
+        users, scores, best = (one.cpu().numpy() for one in found)
+        return users, scores, best
 
-    def _scored(self, tokens: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        reading = self.network(tokens, last_only=True)
-        users = F.normalize(reading.users[:, -1].float(), dim=-1)
+    def _read(self, tokens: Tokens, used: np.ndarray) -> tuple[Tensor, Tensor]:
+        """User vectors ``(B, D)`` and copies ``(B, T)``: of like lengths together, and a few."""
+        batch, length = tokens.items.shape
+        network = self._exact if batch < LEAST_IN_BF16 else self._fast
+        if batch <= AT_ONCE:
+            return network(inputs_of(tokens))
+        users = torch.empty(batch, self.item_vectors.shape[1])
+        copies = torch.zeros(batch, length)
+        for rows in np.array_split(np.argsort(used, kind="stable"), -(-batch // AT_ONCE)):
+            first = length - max(int(used[rows[-1]]), 1)
+            some = Tokens(*(values[rows, first:] for values in tokens))
+            users[rows], copies[rows, first:] = network(inputs_of(some))
+        return users, copies
+
+    def _scored_whole(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        sides, items = inputs
+        return self._scored(*self._fast(Inputs(sides, items)), items)
+
+    def _scored(
+        self, users: Tensor, copies: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         scale = self.network.shape.logit_scale
-        copies = reading.copies[:, -1].float() / scale  # (B, T)
-        scores, best = best_items(users, self.item_vectors, self.k, (tokens[0] - 1, copies))
+        added = (items - 1, copies / scale)
+        scores, best = best_items(users, self.item_vectors, self.k, added)
         return users, scores * scale, best
 
 
@@ -138,7 +160,9 @@ def fastest(version: Version) -> tuple[Version, str]:
     same = overlap(version.rank(*inputs), short.rank(*inputs))
     if same < LEAST_OVERLAP:
         return version, f"float32: slates in bf16 share only {same:.1%} of their items with it"
-    return short, f"bf16: slates share {same:.1%} of their items with those in float32"
+    return short, (
+        f"bf16 from {LEAST_IN_BF16} users on: slates share {same:.1%} of their items with float32"
+    )
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -20,7 +20,15 @@ from services.training.companion import write_item_tower
 from services.training.options import TrainingOptions
 from services.training.pipeline import Trained, as_metrics, iso
 
-CODE = ("model.py", "serving.py", "top_k.py", "graphs.py", "network.py", "pretrained.py")
+CODE = (
+    "model.py",
+    "serving.py",
+    "folded.py",
+    "top_k.py",
+    "graphs.py",
+    "network.py",
+    "pretrained.py",
+)
 ITEM_IDS = "item_ids.json"  # of the item keys, in their order: what training goes on from
 POPULAR = 200
 GOLDEN_RANKS = 20

@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lines below it are not written."
     )
+    log_key: SecretStr = Field(
+        SecretStr(""),
+        description="At debug users are hashed with it; unset: each process has a random one.",
+    )
     metrics_host: str = Field(
         "127.0.0.1", description="Where /metrics listens; 0.0.0.0 inside a container."
     )

@@ -1,16 +1,12 @@
 """
-Logs and metrics. Every metric's name is in this file, and nowhere else.
+Metrics. Every metric's name is in this file, and nowhere else.
 
 A process makes one metrics object and hands its methods to whoever measures, so that ``stream``
 and ``features`` import nothing of this.
 """
 
-import logging
-import sys
 from collections.abc import Mapping
-from typing import TextIO
 
-import structlog
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
@@ -328,51 +324,3 @@ def serve_metrics(port: int, host: str = "127.0.0.1") -> None:
     """Serve ``/metrics`` from a daemon thread; port 0 is off."""
     if port:
         start_http_server(port, addr=host)
-
-
-def configure_logging(format: str, level: str, stream: TextIO | None = None) -> None:
-    """
-    Send every log line of the process, the libraries' own too, to *stream* in one form.
-
-    Args:
-        format: ``console``, ``json``, or ``auto``: console if *stream* is a terminal.
-        level: ``debug``, ``info``, ``warning`` or ``error``.
-        stream: Standard output by default. A command that prints an answer there passes
-            standard error.
-    """
-    stream = stream or sys.stdout
-    console = format == "console" or (format == "auto" and stream.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-        if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    )
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(level.upper())
-    for library in ("aiokafka", "faust", "feast", "mode"):  # they tell their lives at info
-        logging.getLogger(library).setLevel("DEBUG" if level == "debug" else "WARNING")
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )

@@ -31,8 +31,9 @@ from confluent_kafka import (
 from services.archive import reader as archive
 from services.connection import connect
 from services.errors import CommandFailed
+from services.log_lines import configure_logging
 from services.settings import ArchiverSettings
-from services.telemetry import ArchiverMetrics, configure_logging, serve_metrics
+from services.telemetry import ArchiverMetrics, serve_metrics
 from stream import topics
 
 log = structlog.get_logger()
@@ -53,7 +54,9 @@ def archiver() -> None:
     on the next start it goes on where its files end.
     """
     settings = connect(ArchiverSettings)
-    configure_logging(settings.log_format, settings.log_level)
+    configure_logging(
+        settings.log_format, settings.log_level, key=settings.log_key.get_secret_value()
+    )
     serve_metrics(settings.metrics_port, settings.metrics_host)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

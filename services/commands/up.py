@@ -13,8 +13,8 @@ from services.connection import connect, running_stack
 from services.embedded import display as displays
 from services.embedded import stack as stacks
 from services.errors import CommandFailed
+from services.log_lines import configure_logging
 from services.settings import Settings, WorkerSettings
-from services.telemetry import configure_logging
 
 PORT = click.IntRange(1, 65535)
 DOWN_WITHIN_S = 60

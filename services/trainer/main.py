@@ -23,11 +23,12 @@ import structlog
 
 from services.connection import connect
 from services.errors import CommandFailed
+from services.log_lines import configure_logging
 from services.models.repository import remove_version
 from services.models.serving import Serving
 from services.models.versions import MANIFEST, read_manifest
 from services.settings import ModelSettings, TrainerSettings
-from services.telemetry import TrainerMetrics, configure_logging, serve_metrics
+from services.telemetry import TrainerMetrics, serve_metrics
 from services.training.unfinished import SUFFIX
 from stream import topics
 
@@ -59,7 +60,9 @@ def trainer() -> None:
     beginning if no version serves yet. A version that the gate refuses costs nothing but the run.
     """
     settings = connect(TrainerSettings)
-    configure_logging(settings.log_format, settings.log_level)
+    configure_logging(
+        settings.log_format, settings.log_level, key=settings.log_key.get_secret_value()
+    )
     serve_metrics(settings.metrics_port, settings.metrics_host)
     stop = threading.Event()
     commands = Commands(stop)

@@ -20,6 +20,8 @@ from services.connection import connect
 from services.errors import CommandFailed
 from services.kafka.batch_publisher import BatchPublisher
 from services.kafka.follow import Follower, OnRecord
+from services.kafka.log_id import log_id
+from services.log_lines import configure_logging
 from services.models.state import DeploymentFeed, write_state
 from services.models.towers import TritonTowers
 from services.models.triton import TritonRanker
@@ -27,7 +29,6 @@ from services.settings import WorkerSettings
 from services.telemetry import (
     VersionMetrics,
     WorkerMetrics,
-    configure_logging,
     serve_metrics,
 )
 from services.worker.broadcasts import CatalogueFeed
@@ -40,7 +41,7 @@ from services.worker.shadow import ShadowComparison
 from stream import topics
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
-from stream.marks import OwnMarks
+from stream.marks import LogMismatch, OwnMarks, take_over
 from stream.pipeline import Pipeline, Rules
 from stream.popularity import LiveCounts
 from stream.recommend import recommend
@@ -61,11 +62,17 @@ def worker() -> None:
     one without losing or repeating anything. All its options are HEADRACE_* settings.
     """
     settings = connect(WorkerSettings)
-    configure_logging(settings.log_format, settings.log_level)
+    configure_logging(
+        settings.log_format, settings.log_level, key=settings.log_key.get_secret_value()
+    )
     try:
         asyncio.run(_run(settings))
     except CommandFailed:
         raise  # one line: what is missing, and what to do
+    except LogMismatch as error:
+        raise CommandFailed(
+            f"{error}. Run `headrace rebuild`: it folds the archive and what there is of the log."
+        ) from error
     except Exception as error:
         # Not done: nothing of the batch is committed, so whoever restarts us reads it again.
         log.critical("worker_stopped", reason=f"{type(error).__name__}: {error}", exc_info=error)
@@ -116,7 +123,7 @@ async def _run(settings: WorkerSettings) -> None:
         shadow = ShadowComparison(ranker, guard.current, scorecards)
         pipeline = Pipeline(
             store=Rows(store),
-            marks=OwnMarks(),
+            marks=OwnMarks(log_id(settings.kafka, with_prefix(settings.prefix, topics.EVENTS))),
             ranker=ranker,
             publish=publish,
             catalogue=catalogue,
@@ -216,6 +223,7 @@ async def _consume(
         app,
         topic=with_prefix(settings.prefix, topics.EVENTS),
         handle=partial(recommend, pipeline),
+        take_over=partial(take_over, pipeline.store, pipeline.marks),
         batch_size=settings.batch_size,
         on_ready=settings.ready_file.touch if settings.ready_file else None,
     )

@@ -1,53 +1,8 @@
-"""Logs that a machine can read, and metrics whose names do not drift."""
+"""Metrics whose names do not drift."""
 
-import io
-import json
-import logging
-from collections.abc import Iterator
-
-import pytest
-import structlog
 from prometheus_client import CollectorRegistry
 
-from services.telemetry import STAGES, ArchiverMetrics, WorkerMetrics, configure_logging
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
-
-
-def test_our_lines_and_the_libraries_lines_are_json_of_the_same_form() -> None:
-    """One parser reads the whole log of a process."""
-    out = io.StringIO()
-    configure_logging("auto", "info", out)
-
-    structlog.get_logger("ours").info("batch_settled", events=3)
-    logging.getLogger("theirs").warning("lost %s", "connection")
-
-    ours, theirs = (json.loads(line) for line in out.getvalue().splitlines())
-    assert (ours["event"], ours["events"], ours["level"]) == ("batch_settled", 3, "info")
-    assert (theirs["event"], theirs["logger"], theirs["level"]) == (
-        "lost connection",
-        "theirs",
-        "warning",
-    )
-    assert ours["timestamp"].endswith("Z")
-
-
-def test_lines_below_the_level_are_not_written() -> None:
-    """Debug lines carry hashed users: they appear only when asked for."""
-    out = io.StringIO()
-    configure_logging("json", "info", out)
-
-    structlog.get_logger().debug("slate_published")
-
-    assert out.getvalue() == ""
+from services.telemetry import STAGES, ArchiverMetrics, WorkerMetrics
 
 
 def test_a_stage_is_timed_under_its_own_label() -> None:

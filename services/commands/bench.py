@@ -5,7 +5,7 @@ import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -24,9 +24,67 @@ BATCHES = (1, 32, 256)
 NOBODY = "127.0.0.1:1"  # an address where nothing listens
 
 
-@click.group()
+class PipelineByDefault(click.Group):
+    """``headrace bench --json FILE`` is ``headrace bench pipeline --json FILE``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["pipeline", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=PipelineByDefault)
 def bench() -> None:
-    """Measure how fast a part is on this machine."""
+    """Measure how fast this is on this machine: the pipeline, if no part is named."""
+
+
+@bench.command()
+@click.option("--users", type=click.IntRange(1), default=20_000, show_default=True)
+@click.option("--items", type=click.IntRange(200), default=12_000, show_default=True)
+@click.option(
+    "--history", type=click.IntRange(1, 128), default=50, show_default=True,
+    help="Actions of each user before the first event, and those that the model reads.",
+)  # fmt: skip
+@click.option("--dim", type=click.IntRange(2), default=64, show_default=True, help="Of the model.")
+@click.option("--workers", type=click.IntRange(1, 8), default=1, show_default=True)
+@click.option(
+    "--rate", "rates", type=click.FloatRange(1), multiple=True, default=(50, 100, 500, 1000),
+    show_default=True, help="Events a second; may be given several times.",
+)  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=15.0, show_default=True, help="For each figure."
+)
+@click.option(
+    "--ga360", type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A directory with the GA360 log, for its users and items as well.",
+)  # fmt: skip
+@click.option("--soak", "soak_minutes", type=click.FloatRange(0), default=0.0,
+              help="Minutes at 80 % of saturation, for the memory of each process.")  # fmt: skip
+@click.option("--quick", is_flag=True, help="Few users and items, seconds in all: does it work?")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--plot", "plot_file", type=click.Path(dir_okay=False, path_type=Path))
+def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **asked: Any) -> None:
+    """
+    Measure the pipeline as it is shipped, on servers of its own, beside a bare loop.
+
+    Throughput at saturation; then latency from the moment that an event was due to the receipt of
+    its slate, at fixed rates and at 80 % of saturation, whatever becomes of the events before it;
+    CPU time of each process, memory, and time by stage. The model's weights are random.
+    """
+    from services.bench import report as reports
+    from services.bench.pipeline import QUICK, Asked, measured
+
+    console = Console(stderr=True)
+    chosen = QUICK if quick else Asked(**asked)
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
+        settings = connect(WorkerSettings, data_dir=Path(scratch))
+        with console.status("Starting") as status:
+            report = asyncio.run(measured(chosen, settings, status.update))
+    reports.show(report, Console())
+    if json_file:
+        reports.write_json(report, json_file)
+    if plot_file:
+        reports.plot(report, plot_file)
 
 
 @bench.command()

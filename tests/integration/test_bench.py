@@ -1,6 +1,7 @@
-"""The benchmark measures what it says, on a Triton of its own."""
+"""The benchmarks measure what they say, on servers of their own."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -28,3 +29,35 @@ def test_every_way_is_measured_in_one_run(tmp_path: Path) -> None:
         "Triton", "in process", "matmul + top-k", "stock fp32",
     }  # fmt: skip
     assert all(0 < figure["p50_ms"] <= figure["p99_ms"] for figure in figures)
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_pipeline_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
+    """One command gives every figure, and what an event must cost at least in the same minute."""
+    figures_file, plot_file = tmp_path / "figures.json", tmp_path / "figures.png"
+
+    done = subprocess.run(
+        [HEADRACE, "bench", "--quick", "--json", figures_file, "--plot", plot_file],
+        env=fresh(), capture_output=True, text=True, timeout=150, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    report = json.loads(figures_file.read_text())
+    at_most, by_schedule, sustained, bare = report["figures"]
+    assert [at_most["way"], bare["way"]] == ["pipeline", "bare loop"]
+    assert by_schedule["rate"] == 50 < sustained["rate"] < at_most["events_per_s"]
+    assert all(figure["unanswered"] == 0 for figure in report["figures"])
+    assert all(0 < figure["p50_ms"] <= figure["p99_ms"] for figure in report["figures"])
+    assert {"kafka", "redis", "triton", "worker-1", "generator"} <= at_most["cpu_us"].keys()
+    assert at_most["stage_us"]["rank"] > 0
+    assert report["ratios"]["uniform"] > 0
+    assert plot_file.stat().st_size > 0
+
+
+def fresh() -> dict[str, str]:
+    """The environment without addresses of other servers."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("HEADRACE_") or name == "HEADRACE_CACHE_DIR"
+    }

@@ -13,14 +13,16 @@ MAY_IMPORT = {
     "services": {"services", "features", "stream", "model_repo"},
     "model_repo": set(),
 }
+BARE_LOOP = "services/bench/bare_loop.py"  # goes without our own ways, to compare them with
 HOMES = {
     "faust": ("stream/agents.py", "stream/consume.py", "services/worker/credentials.py"),
     "feast": ("features/",),
-    "redis": ("features/",),
+    "redis": ("features/", BARE_LOOP),
     "tritonclient": (
         "services/models/triton.py",
         "services/models/control.py",
         "services/models/config.py",
+        BARE_LOOP,
     ),
     "torch": ("model_repo/", "services/bench/", "services/evaluation/", "services/training/"),
     "transformers": ("model_repo/", "services/training/"),

@@ -1,0 +1,44 @@
+"""What the figures were measured on."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+FLAGS = ("avx512_bf16", "amx_bf16", "avx512f", "avx2")  # that decide how fast the ranker is
+
+
+@dataclass(frozen=True)
+class Machine:
+    """
+    A machine as its users see it.
+
+    Attributes:
+        cores: That this process may use.
+        flags: Those of `FLAGS` that the processor has.
+        load: Processes that wanted a core in the minute before: above 0, others took part.
+    """
+
+    processor: str
+    cores: int
+    flags: tuple[str, ...]
+    load: float
+
+    @classmethod
+    def this(cls) -> Self:
+        """The one that this runs on."""
+        about = Path("/proc/cpuinfo").read_text()
+        name = re.search(r"^model name\s*:\s*(.*)$", about, re.MULTILINE)
+        found = set(about.split())
+        return cls(
+            processor=name[1] if name else "unknown",
+            cores=len(os.sched_getaffinity(0)),
+            flags=tuple(flag for flag in FLAGS if flag in found),
+            load=os.getloadavg()[0],
+        )
+
+    def __str__(self) -> str:
+        flags = ", ".join(self.flags)
+        bf16 = "" if "avx512_bf16" in self.flags else " (no avx512_bf16: the goals assume it)"
+        return f"{self.processor}, {self.cores} cores, {flags}{bf16}, load {self.load:.1f} before"

@@ -1,0 +1,293 @@
+"""
+How fast the pipeline is as it is shipped, on servers of its own, beside a bare loop.
+
+Saturation is measured with a window of unanswered events that is always full; latency open-loop:
+events leave when they are due, whatever has become of those before them.
+"""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.bench.load import Answers, Load, Traffic
+from services.bench.machine import Machine
+from services.bench.preparing import deploy, fill_histories, put_catalogue, write_random_version
+from services.bench.usage import Meter, Reading
+from services.embedded import stack
+from services.embedded.part import Status
+from services.errors import CommandFailed
+from services.evaluation.ga360 import Ga360
+from services.kafka.connection import KafkaConnection
+from services.kafka.topics_setup import ensure_topics
+from services.models.serving import Serving
+from services.settings import WorkerSettings
+
+PIPELINE, BARE_LOOP = "pipeline", "bare loop"
+BARE_PREFIX = "bare-"
+WINDOW = 2048  # unanswered events at saturation: eight micro-batches
+SUSTAINED = 0.8  # of saturation
+ACTIONS = 500_000  # drawn; they repeat
+WARM_UP_S = 2.0
+SOAK_EVERY_S = 5.0
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured."""
+
+    users: int = 20_000
+    items: int = 12_000
+    history: int = 50
+    dim: int = 64
+    workers: int = 1
+    rates: Sequence[float] = (50, 100, 500, 1000)
+    seconds: float = 15.0  # of each figure
+    exponents: Sequence[float] = (0.0, 1.1)  # of Zipf's law over users; 0 is uniform
+    ga360: Path | None = None
+    soak_minutes: float = 0.0
+
+
+QUICK = Asked(
+    users=200, items=300, history=10, dim=16, rates=(50.0,), seconds=1.0, exponents=(0.0,)
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One way under one load. CPU time and stages are per answered event."""
+
+    way: str
+    traffic: str
+    rate: float | None  # offered; None: as much as it takes
+    events_per_s: float
+    slates_per_s: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    worst_ms: float
+    unanswered: int
+    batch: float  # events in a micro-batch
+    cpu_us: Mapping[str, float]  # by process
+    stage_us: Mapping[str, float]  # wall time in the worker
+    memory_mb: Mapping[str, float]
+
+    @property
+    def total_cpu_us(self) -> float:
+        """CPU time of all processes for one event, the generator's included."""
+        return sum(self.cpu_us.values())
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The memory of each process during a soak."""
+
+    seconds: float
+    memory_mb: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one run has measured."""
+
+    machine: Machine
+    asked: Asked
+    figures: list[Figure] = field(default_factory=list)
+    soak: list[Moment] = field(default_factory=list)
+
+
+async def measured(asked: Asked, settings: WorkerSettings, say: Say) -> Report:
+    """
+    Start the servers, measure all that is *asked*, and end them.
+
+    Args:
+        settings: Its data directory is this run's own.
+        say: Is told what is going on.
+    """
+    say("Starting Kafka, Redis, Triton and the worker")
+    options = stack.Options(workers=asked.workers)
+    async with stack.running(settings, options, lambda statuses: None) as running:
+        await running.all_ready()
+        bench = await asyncio.to_thread(Bench.prepared, asked, settings, running.statuses, say)
+        return await asyncio.to_thread(bench.run)
+
+
+class Bench:
+    """What is measured on a running stack, all of it blocking."""
+
+    def __init__(
+        self,
+        asked: Asked,
+        settings: WorkerSettings,
+        statuses: Mapping[str, Status],
+        traffics: Sequence[Traffic],
+        version: Path,
+        say: Say,
+    ) -> None:
+        self._asked = asked
+        self._settings = settings
+        self._addresses = {name: status.address for name, status in statuses.items()}
+        self._pids = {name: status.pid for name, status in statuses.items() if status.pid}
+        self._traffics = traffics
+        self._version = version
+        self._say = say
+        self._report = Report(Machine.this(), asked)
+
+    @classmethod
+    def prepared(
+        cls, asked: Asked, settings: WorkerSettings, statuses: Mapping[str, Status], say: Say
+    ) -> "Bench":
+        """Publish a catalogue, deploy a model, give the users their histories."""
+        addresses = {name: status.address for name, status in statuses.items()}
+        settings = settings.model_copy(
+            update={
+                "kafka_servers": addresses["kafka"],
+                "redis_address": addresses["redis"],
+                "triton_address": addresses["triton"],
+            }
+        )
+        say(f"Putting {asked.items:,} items into the catalogue, and a model behind it")
+        traffics = _traffics(asked)
+        item_ids = sorted({one for traffic in traffics for one in traffic.item_ids})
+        ensure_topics(settings.kafka, prefix=BARE_PREFIX)
+        put_catalogue(settings, item_ids)
+        directory = settings.data_dir / "random"
+        write_random_version(directory, item_ids, dim=asked.dim, history_length=asked.history)
+        serving = Serving(
+            repository=settings.data_dir / "models" / settings.model_name,
+            triton_address=settings.triton_address,
+            kafka=settings.kafka,
+            prefix=settings.prefix,
+        )
+        version = deploy(directory, serving)
+        for traffic in traffics:
+            say(f"Giving {len(traffic.user_ids):,} users their histories ({traffic.name})")
+            fill_histories(settings, traffic.user_ids, item_ids, length=asked.history)
+        return cls(asked, settings, statuses, traffics, version, say)
+
+    def run(self) -> Report:
+        """Every load on the pipeline, saturation on the bare loop as well; then the soak."""
+        for traffic in self._traffics:
+            with self._load(self._settings.prefix, traffic) as load:
+                meter = Meter(self._pids, self._metrics())
+                top = self._saturate(PIPELINE, load, traffic, meter)
+                for rate in (*self._asked.rates, SUSTAINED * top.events_per_s):
+                    self._at(rate, load, traffic, meter)
+            with self._bare_loop() as pid, self._load(BARE_PREFIX, traffic) as load:
+                servers = {n: self._pids[n] for n in ("kafka", "redis", "triton")}
+                self._saturate(BARE_LOOP, load, traffic, Meter({BARE_LOOP: pid, **servers}))
+        if self._asked.soak_minutes:
+            self._soak(self._traffics[0])
+        return self._report
+
+    def _metrics(self) -> list[str]:
+        return [a for name, a in self._addresses.items() if name.startswith("worker-")]
+
+    def _saturate(self, way: str, load: Load, traffic: Traffic, meter: Meter) -> Figure:
+        self._say(f"{way}, {traffic.name}: saturation")
+        load.saturating(WINDOW, WARM_UP_S)
+        before = meter.read()
+        answers = load.saturating(WINDOW, self._asked.seconds)
+        used = meter.read().since(before)
+        figure = _figure(way, traffic, None, answers, used, meter.memory_mb())
+        load.settle()
+        if not answers.events:
+            raise CommandFailed(f"the {way} gave no slate. Look into {self._settings.data_dir}.")
+        self._report.figures.append(figure)
+        return figure
+
+    def _at(self, rate: float, load: Load, traffic: Traffic, meter: Meter) -> None:
+        self._say(f"{PIPELINE}, {traffic.name}: {rate:,.0f} events/s")
+        load.by_schedule(rate, WARM_UP_S)
+        before = meter.read()
+        answers = load.by_schedule(rate, self._asked.seconds)
+        used = meter.read().since(before)
+        self._report.figures.append(
+            _figure(PIPELINE, traffic, rate, answers, used, meter.memory_mb())
+        )
+
+    def _soak(self, traffic: Traffic) -> None:
+        top = next(figure for figure in self._report.figures if figure.rate is None)
+        rate = SUSTAINED * top.events_per_s
+        meter = Meter(self._pids)
+        began_s = time.monotonic()
+        with self._load(self._settings.prefix, traffic) as load:
+            while (passed_s := time.monotonic() - began_s) < self._asked.soak_minutes * 60:
+                self._report.soak.append(Moment(passed_s, meter.memory_mb()))
+                self._say(f"Soak at {rate:,.0f} events/s: {passed_s / 60:.1f} min")
+                load.by_schedule(rate, SOAK_EVERY_S)
+        self._report.soak.append(Moment(time.monotonic() - began_s, meter.memory_mb()))
+
+    @contextmanager
+    def _load(self, prefix: str, traffic: Traffic) -> Iterator[Load]:
+        load = Load(KafkaConnection(self._addresses["kafka"]), prefix, traffic)
+        try:
+            yield load
+        finally:
+            load.close()
+
+    @contextmanager
+    def _bare_loop(self) -> Iterator[int]:
+        servers = [self._addresses[name] for name in ("kafka", "redis", "triton")]
+        log = self._settings.data_dir / "logs" / "bare-loop.log"
+        with log.open("wb") as output:
+            loop = subprocess.Popen(
+                [sys.executable, "-m", "services.bench.bare_loop", *servers, BARE_PREFIX,
+                 str(self._version)],
+                stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        try:
+            yield loop.pid
+        finally:
+            loop.terminate()
+            loop.wait(30)
+
+
+def _traffics(asked: Asked) -> list[Traffic]:
+    item_ids = [f"item-{number}" for number in range(asked.items)]
+    traffics = [
+        Traffic.drawn(
+            f"zipf {exponent:g}" if exponent else "uniform",
+            item_ids,
+            users=asked.users,
+            exponent=exponent,
+            length=ACTIONS,
+        )
+        for exponent in asked.exponents
+    ]
+    if asked.ga360:
+        traffics.append(Traffic.of_log("ga360", Ga360.read(asked.ga360).log))
+    return traffics
+
+
+def _figure(
+    way: str,
+    traffic: Traffic,
+    rate: float | None,
+    answers: Answers,
+    used: Reading,
+    memory_mb: Mapping[str, float],
+) -> Figure:
+    events = max(answers.events, 1)
+    return Figure(
+        way=way,
+        traffic=traffic.name,
+        rate=rate,
+        events_per_s=answers.events / answers.seconds,
+        slates_per_s=answers.slates / answers.seconds,
+        p50_ms=answers.percentile_ms(50),
+        p90_ms=answers.percentile_ms(90),
+        p99_ms=answers.percentile_ms(99),
+        worst_ms=answers.percentile_ms(100),
+        unanswered=answers.unanswered,
+        batch=used.records / max(used.batches, 1),
+        cpu_us={name: s / events * 1e6 for name, s in used.cpu_s.items()},
+        stage_us={name: s / events * 1e6 for name, s in used.stage_s.items() if s},
+        memory_mb=memory_mb,
+    )

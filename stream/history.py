@@ -6,9 +6,10 @@ thousand impressions never push out a purchase.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -154,19 +155,8 @@ class UserRow:
         return frozenset(key for key, kind in last.items() if kind == EventType.PURCHASE)
 
     def ranker_input(self, length: int) -> RankerInput:
-        """The newest *length* actions on items, impressions apart, as the ranker reads them."""
-        actions = np.concatenate(
-            [self.lists[name] for name in ("interactions", "purchases", "dislikes")]
-        )
-        actions = actions[np.lexsort((actions["offset"], actions["timestamp_ms"]))][-length:]
-        newest_ms = actions["timestamp_ms"][-1] if len(actions) else 0
-        return RankerInput(
-            item_keys=actions["item_key"].copy(),
-            event_types=actions["event_type"].astype(np.int32),
-            ages_s=((newest_ms - actions["timestamp_ms"]) / 1000).astype(np.float32),
-            price_buckets=price_buckets(actions["price"]),
-            context=actions["context"].copy(),
-        )
+        """As `ranker_inputs`, of this row alone."""
+        return ranker_inputs([self], length)[0]
 
     def to_bytes(self) -> bytes:
         """Pack the row: a header, the lists and the tally."""
@@ -204,6 +194,36 @@ class UserRow:
             offset=int(header["offset"]),
             tally=tuple((offset, Outcome(outcome)) for offset, outcome in tally.tolist()),
         )
+
+
+def ranker_inputs(rows: Sequence[UserRow], length: int) -> list[RankerInput]:
+    """
+    Each row's newest *length* actions on items, impressions apart, as the ranker reads them.
+
+    All rows are read as one array: alone, a row costs ten times as much.
+    """
+    lists = [row.lists[name][-length:] for row in rows for name in _ACTIONS]
+    lengths = [len(entries) for entries in lists]
+    owners = np.repeat(np.arange(len(lists)) // len(_ACTIONS), lengths)
+    actions = np.frombuffer(b"".join(entries.tobytes() for entries in lists), ENTRY)
+    actions = actions[np.lexsort((actions["offset"], actions["timestamp_ms"], owners))]
+    ends = np.bincount(owners, minlength=len(rows)).cumsum()
+    newest_ms = actions["timestamp_ms"][ends[owners] - 1]
+    columns = (
+        actions["item_key"].copy(),
+        actions["event_type"].astype(np.int32),
+        ((newest_ms - actions["timestamp_ms"]) / 1000).astype(np.float32),
+        price_buckets(actions["price"]),
+        actions["context"].copy(),
+    )
+    starts = [0, *ends.tolist()]
+    return [
+        RankerInput(*(column[max(start, end - length) : end] for column in columns))
+        for start, end in pairwise(starts)
+    ]
+
+
+_ACTIONS = ("interactions", "purchases", "dislikes")
 
 
 def verdict(

@@ -9,6 +9,7 @@ import structlog
 
 from stream.deployments import Deployment
 from stream.fold import Folded
+from stream.history import ranker_inputs
 from stream.keys import PADDING_KEY
 from stream.pipeline import Pipeline
 from stream.ranking import (
@@ -57,8 +58,9 @@ def _by_version(
     pipeline: Pipeline, deployment: Deployment, folded: Folded
 ) -> Mapping[str, Histories]:
     groups: defaultdict[str, dict[str, RankerInput]] = defaultdict(dict)
-    for user in folded.wanting_slates:
-        history = folded.rows[user].ranker_input(pipeline.rules.history_length)
+    users = list(folded.wanting_slates)
+    histories = ranker_inputs([folded.rows[user] for user in users], pipeline.rules.history_length)
+    for user, history in zip(users, histories, strict=True):
         if len(history.item_keys):
             groups[deployment.version_for(user)][user] = history
     return groups

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.events import Event
-from stream.history import LIMITS, Outcome, UnknownRowFormat, UserRow
+from stream.history import LIMITS, Outcome, UnknownRowFormat, UserRow, ranker_inputs
 from stream.keys import item_key
 from tests.builders import T0_MS, an_event
 
@@ -158,6 +158,19 @@ def test_the_ranker_reads_the_newest_actions_of_all_lists_in_order() -> None:
         np.int32,
         np.float32,
     )
+
+
+@given(st.lists(events, max_size=5), st.integers(1, 20))
+def test_who_shares_the_batch_changes_nothing(histories: list[list[Event]], length: int) -> None:
+    """All rows of a micro-batch are read as one array."""
+    rows = [folded(history)[0] for history in histories]
+
+    together = ranker_inputs(rows, length)
+
+    for row, read in zip(rows, together, strict=True):
+        alone = ranker_inputs([row], length)[0]
+        for name in read.__slots__:
+            assert getattr(read, name).tolist() == getattr(alone, name).tolist()
 
 
 def test_a_row_of_another_format_is_refused() -> None:

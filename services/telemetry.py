@@ -16,7 +16,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-STAGES = ("decode", "read", "fold", "rank", "slate", "write", "publish", "mark", "commit")
+STAGES = ("decode", "read", "fold", "rank", "signals", "write", "slate", "publish", "mark")
 OUTCOMES = ("folded", "duplicate", "late", "rekeyed", "dead_lettered")
 
 # 0.1 ms to 10 s: a stage is tens of microseconds an event, and a stuck server is seconds.
@@ -25,6 +25,8 @@ SECONDS = (
     *(0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+# From a click that has just happened to a replay of last year.
+AGES = (0.1, 0.5, 1.0, 5.0, 30.0, 60.0, 300.0, 3_600.0, 86_400.0, 604_800.0)
 EVENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -60,6 +62,17 @@ class WorkerMetrics:
             buckets=SECONDS,
             registry=registry,
         )
+        self._slate_age = Histogram(
+            "headrace_slate_age_seconds",
+            "Age of the newest event in a slate when the slate was published.",
+            buckets=AGES,
+            registry=registry,
+        )
+        self._degraded = Counter(
+            "headrace_degraded_slates_total",
+            "Slates of users with a history whom no version of the model has ranked.",
+            registry=registry,
+        )
         self._catalogue_items = Gauge(
             "headrace_catalogue_items", "Items that this worker knows.", registry=registry
         )
@@ -79,6 +92,7 @@ class WorkerMetrics:
             ["topic", "partition"],
             registry=registry,
         )
+        self._lagging: dict[str, frozenset[int]] = {}
         # A rate() needs the zero before the first event, so known labels exist from the start.
         for outcome in OUTCOMES:
             self._events.labels(outcome)
@@ -92,6 +106,14 @@ class WorkerMetrics:
     def count_slate(self, strategy: str) -> None:
         """Count a published slate."""
         self._slates.labels(strategy).inc()
+
+    def count_degraded(self, slates: int) -> None:
+        """Count slates that the ranker should have made, and has not."""
+        self._degraded.inc(slates)
+
+    def observe_slate_age(self, seconds: float) -> None:
+        """Record how old the newest event in a slate is."""
+        self._slate_age.observe(seconds)
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Record how long one of `STAGES` took for one micro-batch."""
@@ -117,9 +139,14 @@ class WorkerMetrics:
         """Count two item ids that share a key."""
         self._collisions.inc()
 
-    def set_lag(self, topic: str, partition: int, records: int) -> None:
-        """Say how far behind the end of a partition this worker is."""
-        self._lag.labels(topic, str(partition)).set(records)
+    def set_lags(self, topic: str, lags: Mapping[int, int]) -> None:
+        """Say how far behind the end of each of its partitions of *topic* this worker is."""
+        for partition, records in lags.items():
+            self._lag.labels(topic, str(partition)).set(records)
+        # A partition that another worker has now would look as if it stood still here.
+        for partition in self._lagging.get(topic, frozenset()) - lags.keys():
+            self._lag.remove(topic, str(partition))
+        self._lagging[topic] = frozenset(lags)
 
 
 class VersionMetrics:

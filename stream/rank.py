@@ -51,6 +51,7 @@ async def rank(pipeline: Pipeline, folded: Folded) -> Ranking:
             for user in answer.histories
         },
         answers=answers,
+        unanswered=sum(map(len, groups.values())) - sum(len(one.histories) for one in answers),
     )
 
 

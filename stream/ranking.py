@@ -58,11 +58,17 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Of each user that was ranked: the candidates, and the version that made them."""
+    """
+    Of each user that was ranked: the candidates, and the version that made them.
+
+    Attributes:
+        unanswered: Users with a history whom no version has ranked: their slates are degraded.
+    """
 
     candidates: Mapping[str, list[Candidate]]
     models: Mapping[str, ModelVersion]
     answers: Sequence[Answer]
+    unanswered: int = 0
 
 
 NO_RANKING = Ranking({}, {}, ())

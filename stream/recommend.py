@@ -66,7 +66,7 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
         await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks))
         pipeline.marks.wrote(folded.marks)
     pipeline.shadow.compare(ranking.answers)  # the slates are out: nobody waits for it
-    _tell(pipeline, folded, slates)
+    _tell(pipeline, folded, ranking, slates)
     return {record.partition: record.offset + 1 for record in records}
 
 
@@ -110,18 +110,25 @@ def _moved(pipeline: Pipeline, folded: Folded) -> Iterator[Outgoing]:
     yield from (one.rekeyed(pipeline.rules.partitions) for one in folded.misplaced)
 
 
-def _tell(pipeline: Pipeline, folded: Folded, slates: Sequence[Slate]) -> None:
+def _tell(pipeline: Pipeline, folded: Folded, ranking: Ranking, slates: Sequence[Slate]) -> None:
     observe = pipeline.observe
-    log.debug("batch_settled", records=len(folded.outcomes), slates=len(slates))
+    log.debug(
+        "batch_settled",
+        records=len(folded.outcomes),
+        slates=len(slates),
+        user_ids=list(folded.newest),
+    )
     observe.observe_batch(len(folded.outcomes))
     for outcome in Outcome:
         if count := folded.outcomes.count(outcome):
             observe.count_events(outcome.name.lower(), count)
+    observe.count_degraded(ranking.unanswered)
     now_s = pipeline.now().timestamp()
     for slate in slates:
         observe.count_slate(slate.recommendation.strategy)
         if model := slate.recommendation.model:
             pipeline.versions.count_slate(model.version)
+        observe.observe_slate_age(max(now_s - slate.recommendation.as_of.timestamp(), 0.0))
         observe.observe_event_to_result(max(now_s - slate.trigger.timestamp_ms / 1000, 0.0))
 
 

@@ -239,8 +239,7 @@ async def _consume(
         while not (stopping.is_set() or app.crashed or replaced()):
             for follower in followers:
                 follower.check()
-            for partition, records in batches.lag().items():
-                metrics.set_lag(topics.EVENTS, partition, records)
+            metrics.set_lags(topics.EVENTS, batches.lag())
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), timeout=0.2)
     finally:

@@ -35,3 +35,20 @@ def test_a_finished_file_counts_records_and_bytes() -> None:
 
     assert registry.get_sample_value("headrace_archive_records_total") == 7
     assert registry.get_sample_value("headrace_archive_bytes_total") == 900
+
+
+def test_the_lag_of_a_partition_that_has_gone_goes_with_it() -> None:
+    """Else an alert would say for ever that a worker stands still which has nothing to do."""
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry)
+
+    metrics.set_lags("events.v1", {0: 7, 1: 9})
+    metrics.set_lags("events.v1", {1: 3})
+
+    lags = {
+        sample.labels["partition"]: sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "headrace_consumer_lag_records"
+    }
+    assert lags == {"1": 3}

@@ -79,6 +79,7 @@ def test_without_the_ranker_the_slate_is_popular_and_says_so() -> None:
     assert (slate["strategy"], slate["model"]) == ("popular", None)
     assert shown(slate) == ["coat", "hat"]
     assert pipeline.versions.failures == {("1", "down"): 1}
+    assert pipeline.observe.degraded == 1
 
 
 def test_without_a_model_what_others_did_is_popular() -> None:
@@ -99,6 +100,7 @@ def test_a_user_without_a_history_on_items_gets_popular_items() -> None:
 
     assert slates(pipeline)[0]["strategy"] == "popular"
     assert pipeline.ranker.asked == []
+    assert pipeline.observe.degraded == 0  # no version could have done better
 
 
 def test_what_cannot_be_had_or_was_bought_is_not_shown() -> None:

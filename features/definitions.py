@@ -1,10 +1,12 @@
-"""The feature contract: what is kept about a user. `features.store` registers it with Feast."""
+"""The feature contract: what is kept of users and items. `features.store` registers it."""
 
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, ValueType
 from feast.on_demand_feature_view import on_demand_feature_view
-from feast.types import Array, Bytes, Int64, String
+from feast.types import Array, Bytes, Float64, Int64, String
+
+from stream.item_row import Count
 
 user = Entity(
     name="user",
@@ -16,7 +18,13 @@ partition = Entity(
     name="partition",
     join_keys=["partition"],
     value_type=ValueType.INT64,
-    description="A partition of events.v1.",
+    description="A partition of events.v1; of signals.v1 in the views that say so.",
+)
+item = Entity(
+    name="item",
+    join_keys=["item_key"],
+    value_type=ValueType.INT64,
+    description="An item of the shop: xxh3 of its item_id, signed 64-bit.",
 )
 
 # No view has a source: the worker writes the online store itself, and the rows can be folded
@@ -30,6 +38,25 @@ user_row = FeatureView(
 partition_mark = FeatureView(
     name="partition_mark",
     description="How far a partition is settled, and what became of its events.",
+    entities=[partition],
+    schema=[Field(name="mark", dtype=Bytes)],
+)
+
+item_row = FeatureView(
+    name="item_row",
+    description="Statistics of an item, packed; `stream.item_row.ItemRow` reads it.",
+    entities=[item],
+    schema=[Field(name="row", dtype=Bytes)],
+)
+trending = FeatureView(
+    name="trending",
+    description="The items visited most, of one partition of signals.v1; see `stream.trending`.",
+    entities=[partition],
+    schema=[Field(name="lists", dtype=Bytes)],
+)
+signals_mark = FeatureView(
+    name="signals_mark",
+    description="How far a partition of signals.v1 is settled.",
     entities=[partition],
     schema=[Field(name="mark", dtype=Bytes)],
 )
@@ -54,10 +81,38 @@ def user_interactions(inputs: dict[str, list[bytes | None]]) -> dict[str, list[A
     return unpack_interactions(inputs)
 
 
+@on_demand_feature_view(  # type: ignore[untyped-decorator]
+    description="An item's statistics, unpacked, as faded at its newest event.",
+    sources=[item_row],
+    schema=[
+        Field(name="as_of_ms", dtype=Int64, description="newest event, epoch ms; 0: none"),
+        Field(name="conversion", dtype=Float64, description="purchases for each impression, ever"),
+        Field(name="event_types", dtype=Array(String), description="of the counts below"),
+        *(Field(name=f"counts_{span}", dtype=Array(Float64)) for span in Count._fields),
+        *(
+            Field(name=f"{kind}_{column}", dtype=dtype)
+            for kind in ("co_visited", "bought_together")
+            for column, dtype in (
+                ("keys", Array(Int64)),
+                ("weights", Array(Float64)),
+                ("errors", Array(Float64)),
+            )
+        ),
+    ],
+    mode="python",
+)
+def item_statistics(inputs: dict[str, list[bytes | None]]) -> dict[str, list[Any]]:
+    """As above."""
+    from features.item_rows import unpack_item_rows
+
+    return unpack_item_rows(inputs)
+
+
 # A model version reads exactly one feature service; change the inputs, add ranker_v2.
 ranker_v1 = FeatureService(name="ranker_v1", features=[user_row])
 
 DEFINITIONS: list[Any] = [
     *(user, partition, user_row, partition_mark),
-    *(user_interactions, ranker_v1),
+    *(item, item_row, trending, signals_mark),
+    *(user_interactions, item_statistics, ranker_v1),
 ]

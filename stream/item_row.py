@@ -12,7 +12,7 @@ times a second.
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -31,6 +31,10 @@ _RESCALE_AFTER = 64  # half-lives: far from a float's limits
 _HEADER = struct.Struct("<HiqqqqqHB")
 _COUNT = struct.Struct("<B4d")
 _SOURCE = struct.Struct("<iq")
+
+
+# The fields of `stream.signals.DELTA`.
+Said = tuple[int, int, int, int, int, int, float, int]
 
 
 class UnknownItemFormat(Exception):
@@ -72,12 +76,12 @@ class ItemRow:
         """What a compare-and-set expects of the stored row; empty for one that is not stored."""
         return f"{self.partition}:{self.offset}" if self.offset >= 0 else ""
 
-    def fold(self, said: Iterable[tuple[int, ...]], *, source: int, at: int) -> bool:
+    def fold(self, said: Iterable[Said], *, source: int, at: int) -> bool:
         """
         Take in all that the event at offset *at* of partition *source* says of this item.
 
         Args:
-            said: Fields of `stream.signals.DELTA`.
+            said: Its deltas to this item.
 
         Returns:
             Whether it was news.
@@ -101,6 +105,11 @@ class ItemRow:
             EventType(event_type): Count(*(n * f for n, f in zip(sums, fades, strict=True)))
             for event_type, sums in sorted(self._counts.items())
         }
+
+    def conversion(self) -> float:
+        """Purchases that stand for each impression, ever; NaN without any impression."""
+        shown, bought = self._counts.get(EventType.IMPRESSION), self._counts.get(EventType.PURCHASE)
+        return (bought[0] if bought else 0.0) / shown[0] if shown else math.nan
 
     def neighbours(self, kind: Kind) -> list[Neighbour]:
         """Neighbours of one kind, as faded at `as_of_ms`; first those surely heaviest."""
@@ -189,7 +198,7 @@ class ItemRow:
 
 def fold_record(
     rows: Mapping[int, ItemRow], deltas: Deltas, *, partition: int, offset: int
-) -> Iterator[int]:
+) -> bool:
     """
     Fold one record of `signals.v1` into *rows*, in place.
 
@@ -198,11 +207,13 @@ def fold_record(
         deltas: The record's.
         partition, offset: Where the record lies on `signals.v1`.
 
-    Yields:
-        The key of each item that it was news to; one may come several times.
+    Returns:
+        Whether any of it was news.
     """
+    news = False
     for (key, source, at), said in groupby(deltas.tolist(), key=itemgetter(0, 1, 2)):
         row = rows[key]
         if row.fold(said, source=source, at=at):
             row.partition, row.offset = partition, offset
-            yield key
+            news = True
+    return news

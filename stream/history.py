@@ -6,11 +6,12 @@ thousand impressions never push out a purchase.
 """
 
 import math
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,22 +73,17 @@ class UnknownRowFormat(Exception):
 # One record's outcome as the row remembers it until the partition's mark has passed it.
 TALLY = np.dtype([("offset", "<i8"), ("outcome", "u1")])
 
-_HEADER = np.dtype(
-    [
-        ("format", "<u2"),
-        ("partition", "<i4"),
-        ("offset", "<i8"),
-        ("lengths", "<u2", (len(LIMITS),)),
-        ("evicted_ms", "<i8", (len(LIMITS),)),
-        ("tally", "<u2"),
-    ]
-)
+# Format, partition, offset; each list's length; each list's `evicted_ms`; length of the tally.
+_HEADER = struct.Struct(f"<Hiq{len(LIMITS)}H{len(LIMITS)}qH")
 _NEVER = np.iinfo(np.int64).min
 _NO_CONTEXT = Context()
 
 
+NO_ENTRIES = np.empty(0, ENTRY)
+
+
 def _no_entries() -> Mapping[str, Entries]:
-    return {name: np.empty(0, ENTRY) for name in LIMITS}
+    return dict.fromkeys(LIMITS, NO_ENTRIES)
 
 
 @dataclass(frozen=True)
@@ -115,15 +111,7 @@ class UserRow:
         lists, evicted_ms = dict(self.lists), dict(self.evicted_ms)
         outcome = _fold_into(lists, evicted_ms, event, offset)
         tally = (*self.tally, (offset, outcome))
-        row = replace(
-            self,
-            lists=lists,
-            evicted_ms=evicted_ms,
-            partition=partition,
-            offset=offset,
-            tally=tally,
-        )
-        return row, outcome
+        return type(self)(lists, evicted_ms, partition, offset, tally), outcome
 
     def outcome_of(self, offset: int) -> Outcome | None:
         """What became of the record at *offset*, if the last write of this row folded it."""
@@ -131,6 +119,8 @@ class UserRow:
 
     def settle(self, first_unmarked: int) -> Self:
         """Forget the outcomes of records that the partition's mark has passed."""
+        if not self.tally:
+            return self
         return replace(self, tally=tuple(one for one in self.tally if one[0] >= first_unmarked))
 
     @property
@@ -160,14 +150,14 @@ class UserRow:
 
     def to_bytes(self) -> bytes:
         """Pack the row: a header, the lists and the tally."""
-        header = np.zeros((), _HEADER)
-        header["format"] = FORMAT
-        header["partition"], header["offset"] = self.partition, self.offset
-        header["lengths"] = [len(self.lists[name]) for name in LIMITS]
-        header["evicted_ms"] = [self.evicted_ms[name] for name in LIMITS]
-        header["tally"] = len(self.tally)
-        lists = b"".join(self.lists[name].tobytes() for name in LIMITS)
-        return header.tobytes() + lists + np.array(list(self.tally), TALLY).tobytes()
+        header = _HEADER.pack(
+            *(FORMAT, self.partition, self.offset),
+            *(len(self.lists[name]) for name in LIMITS),
+            *(self.evicted_ms[name] for name in LIMITS),
+            len(self.tally),
+        )
+        lists = (self.lists[name].tobytes() for name in LIMITS)
+        return b"".join((header, *lists, np.array(list(self.tally), TALLY).tobytes()))
 
     @classmethod
     def from_bytes(cls, raw: bytes | None) -> Self:
@@ -179,20 +169,22 @@ class UserRow:
         """
         if raw is None:
             return cls()
-        header = np.frombuffer(raw, _HEADER, count=1)[0]
-        if header["format"] != FORMAT:
-            raise UnknownRowFormat(f"row format {header['format']}, this worker reads {FORMAT}")
-        at, lists = _HEADER.itemsize, {}
-        for name, length in zip(LIMITS, header["lengths"].tolist(), strict=True):
-            lists[name] = np.frombuffer(raw, ENTRY, count=length, offset=at)
+        (written,) = struct.unpack_from("<H", raw)
+        if written != FORMAT:
+            raise UnknownRowFormat(f"row format {written}, this worker reads {FORMAT}")
+        _, partition, offset, *sizes, tally_length = _HEADER.unpack_from(raw)
+        lengths, evicted_ms = sizes[: len(LIMITS)], sizes[len(LIMITS) :]
+        at, lists = _HEADER.size, {}
+        for name, length in zip(LIMITS, lengths, strict=True):
+            lists[name] = np.frombuffer(raw, ENTRY, length, at) if length else NO_ENTRIES
             at += length * ENTRY.itemsize
-        tally = np.frombuffer(raw, TALLY, count=int(header["tally"]), offset=at)
+        tally = np.frombuffer(raw, TALLY, tally_length, at).tolist() if tally_length else ()
         return cls(
             lists=lists,
-            evicted_ms=dict(zip(LIMITS, header["evicted_ms"].tolist(), strict=True)),
-            partition=int(header["partition"]),
-            offset=int(header["offset"]),
-            tally=tuple((offset, Outcome(outcome)) for offset, outcome in tally.tolist()),
+            evicted_ms=dict(zip(LIMITS, evicted_ms, strict=True)),
+            partition=partition,
+            offset=offset,
+            tally=tuple((record, Outcome(outcome)) for record, outcome in tally),
         )
 
 
@@ -209,7 +201,7 @@ def ranker_inputs(rows: Sequence[UserRow], length: int) -> list[RankerInput]:
     actions = actions[np.lexsort((actions["offset"], actions["timestamp_ms"], owners))]
     ends = np.bincount(owners, minlength=len(rows)).cumsum()
     newest_ms = actions["timestamp_ms"][ends[owners] - 1]
-    columns = (
+    columns: tuple[NDArray[Any], ...] = (
         actions["item_key"].copy(),
         actions["event_type"].astype(np.int32),
         ((newest_ms - actions["timestamp_ms"]) / 1000).astype(np.float32),
@@ -248,12 +240,12 @@ def verdict(
 def _fold_into(
     lists: dict[str, Entries], evicted_ms: dict[str, int], event: Event, offset: int
 ) -> Outcome:
-    entry = np.array([entry_of(event, offset)], ENTRY)[0]
+    entry = np.array(entry_of(event, offset), ENTRY)
     name = LIST_OF.get(event.kind, "interactions")
     entries = lists[name]
     full = len(entries) == LIMITS[name]
     outcome = verdict(
-        known=any(entry["event_key"] in some["event_key"] for some in lists.values()),
+        known=any(_holds(some, entry["event_key"]) for some in lists.values()),
         full=full,
         timestamp_ms=event.timestamp_ms,
         oldest_ms=int(entries["timestamp_ms"][0]) if full else _NEVER,
@@ -268,11 +260,18 @@ def _fold_into(
     return outcome
 
 
-def _insert(entries: Entries, entry: np.void) -> Entries:
+def _holds(entries: Entries, key: NDArray[np.uint64]) -> bool:
+    return len(entries) > 0 and bool((entries["event_key"] == key).any())
+
+
+def _insert(entries: Entries, entry: Entries) -> Entries:
     # Events arrive nearly in order, so the place is nearly always the end.
     place = len(entries)
-    key = (entry["timestamp_ms"], entry["offset"])
-    while place and (entries["timestamp_ms"][place - 1], entries["offset"][place - 1]) > key:
+    when, offsets = entries["timestamp_ms"], entries["offset"]
+    while place and (when[place - 1], offsets[place - 1]) > (
+        entry["timestamp_ms"],
+        entry["offset"],
+    ):
         place -= 1
     longer = np.empty(len(entries) + 1, ENTRY)
     longer[:place], longer[place], longer[place + 1 :] = entries[:place], entry, entries[place:]

@@ -13,7 +13,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    start_http_server,
 )
 
 STAGES = ("decode", "read", "fold", "rank", "signals", "write", "slate", "publish", "mark")
@@ -93,6 +92,12 @@ class WorkerMetrics:
             registry=registry,
         )
         self._lagging: dict[str, frozenset[int]] = {}
+        self._dependency = Gauge(
+            "headrace_dependency_works",
+            "1 while what the worker works with does, by its own answer; else 0.",
+            ["dependency"],
+            registry=registry,
+        )
         # A rate() needs the zero before the first event, so known labels exist from the start.
         for outcome in OUTCOMES:
             self._events.labels(outcome)
@@ -138,6 +143,10 @@ class WorkerMetrics:
     def count_item_key_collision(self) -> None:
         """Count two item ids that share a key."""
         self._collisions.inc()
+
+    def set_dependency(self, name: str, works: bool) -> None:
+        """Say whether Redis, say, has just done what the worker needs of it."""
+        self._dependency.labels(name).set(works)
 
     def set_lags(self, topic: str, lags: Mapping[int, int]) -> None:
         """Say how far behind the end of each of its partitions of *topic* this worker is."""
@@ -345,9 +354,3 @@ class TrainerMetrics:
         """Say how good the newest version is."""
         for name, value in metrics.items():
             self._quality.labels(name).set(value)
-
-
-def serve_metrics(port: int, host: str = "127.0.0.1") -> None:
-    """Serve ``/metrics`` from a daemon thread; port 0 is off."""
-    if port:
-        start_http_server(port, addr=host)

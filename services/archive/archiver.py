@@ -31,9 +31,10 @@ from confluent_kafka import (
 from services.archive import reader as archive
 from services.connection import connect
 from services.errors import CommandFailed
+from services.health import serve_http
 from services.log_lines import configure_logging
 from services.settings import ArchiverSettings
-from services.telemetry import ArchiverMetrics, serve_metrics
+from services.telemetry import ArchiverMetrics
 from stream import topics
 
 log = structlog.get_logger()
@@ -57,7 +58,7 @@ def archiver() -> None:
     configure_logging(
         settings.log_format, settings.log_level, key=settings.log_key.get_secret_value()
     )
-    serve_metrics(settings.metrics_port, settings.metrics_host)
+    serve_http(settings.metrics_port, settings.metrics_host)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -23,12 +23,13 @@ import structlog
 
 from services.connection import connect
 from services.errors import CommandFailed
+from services.health import serve_http
 from services.log_lines import configure_logging
 from services.models.repository import remove_version
 from services.models.serving import Serving
 from services.models.versions import MANIFEST, read_manifest
 from services.settings import ModelSettings, TrainerSettings
-from services.telemetry import TrainerMetrics, serve_metrics
+from services.telemetry import TrainerMetrics
 from services.training.unfinished import SUFFIX
 from stream import topics
 
@@ -63,7 +64,7 @@ def trainer() -> None:
     configure_logging(
         settings.log_format, settings.log_level, key=settings.log_key.get_secret_value()
     )
-    serve_metrics(settings.metrics_port, settings.metrics_host)
+    serve_http(settings.metrics_port, settings.metrics_host)
     stop = threading.Event()
     commands = Commands(stop)
     for number in (signal.SIGTERM, signal.SIGINT):

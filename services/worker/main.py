@@ -18,6 +18,7 @@ from features.store import FeatureRows, StoreError
 from services import states
 from services.connection import connect
 from services.errors import CommandFailed
+from services.health import Check, Health, serve_http
 from services.kafka.batch_publisher import BatchPublisher
 from services.kafka.follow import Follower, OnRecord
 from services.kafka.log_id import log_id
@@ -29,10 +30,11 @@ from services.settings import WorkerSettings
 from services.telemetry import (
     VersionMetrics,
     WorkerMetrics,
-    serve_metrics,
 )
 from services.worker.broadcasts import CatalogueFeed
 from services.worker.canary import CanaryGuard
+from services.worker.checks import worker_checks
+from services.worker.item_statistics import BATCH, ItemViews, TrendingFeed, paced
 from services.worker.newcomers import NewcomerWatch, NewTexts, RankerWithNewcomers
 from services.worker.reports import keep_reporting
 from services.worker.rows import Rows
@@ -41,6 +43,7 @@ from services.worker.shadow import ShadowComparison
 from stream import topics
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
+from stream.item_statistics import ItemStatistics
 from stream.marks import LogMismatch, OwnMarks, take_over
 from stream.pipeline import Pipeline, Rules
 from stream.popularity import LiveCounts
@@ -81,7 +84,8 @@ def worker() -> None:
 
 async def _run(settings: WorkerSettings) -> None:
     metrics, version_metrics = WorkerMetrics(), VersionMetrics()
-    serve_metrics(settings.metrics_port, settings.metrics_host)
+    health = Health()
+    serve_http(settings.metrics_port, settings.metrics_host, health)
     publish = BatchPublisher(settings.kafka, prefix=settings.prefix)
     partitions = publish.partitions_of(topics.EVENTS)
     state = await asyncio.to_thread(states.for_worker, settings, partitions)
@@ -121,6 +125,8 @@ async def _run(settings: WorkerSettings) -> None:
             now=now,
         )
         shadow = ShadowComparison(ranker, guard.current, scorecards)
+        views = ItemViews(store)
+        trending = TrendingFeed(views)
         pipeline = Pipeline(
             store=Rows(store),
             marks=OwnMarks(log_id(settings.kafka, with_prefix(settings.prefix, topics.EVENTS))),
@@ -130,7 +136,8 @@ async def _run(settings: WorkerSettings) -> None:
             deployment=guard.current,
             versions=scorecards,
             shadow=shadow,
-            live=LiveCounts(),
+            items=views.read,
+            trending=trending.current,
             rules=_rules(settings, partitions),
             observe=metrics,
             now=now,
@@ -141,7 +148,14 @@ async def _run(settings: WorkerSettings) -> None:
         following_newcomers = asyncio.create_task(newcomers.keep())
         try:
             replaced = partial(states.replaced, state, live)
-            await _consume(settings, pipeline, followers, metrics, replaced)
+            checks = partial(
+                worker_checks,
+                store=store,
+                publish=publish,
+                ranker=triton,
+                deployment=guard.current,
+            )
+            await _consume(settings, pipeline, followers, metrics, replaced, health, checks)
         finally:
             reporting.cancel()
             following_newcomers.cancel()
@@ -204,12 +218,15 @@ def _rules(settings: WorkerSettings, partitions: int) -> Rules:
 async def _consume(
     settings: WorkerSettings,
     pipeline: Pipeline,
+    statistics: ItemStatistics,
     followers: Sequence[Follower],
     metrics: WorkerMetrics,
     replaced: Callable[[], bool],
+    health: Health,
+    checks: Callable[..., Sequence[Check]],
 ) -> None:
     from services.worker.credentials import faust_credentials
-    from stream.agents import add_refresh_slates, new_app
+    from stream.agents import add_keep_items, add_refresh_slates, new_app
 
     app = new_app(
         group=with_prefix(settings.prefix, settings.worker_group),
@@ -222,10 +239,17 @@ async def _consume(
     batches = add_refresh_slates(
         app,
         topic=with_prefix(settings.prefix, topics.EVENTS),
-        handle=partial(recommend, pipeline),
+        handle=health.watching(partial(recommend, pipeline)),
         take_over=partial(take_over, pipeline.store, pipeline.marks),
         batch_size=settings.batch_size,
         on_ready=settings.ready_file.touch if settings.ready_file else None,
+    )
+    items = add_keep_items(
+        app,
+        topic=with_prefix(settings.prefix, topics.SIGNALS),
+        handle=paced(statistics.keep),
+        take_over=statistics.take_over,
+        batch_size=BATCH,
     )
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -234,17 +258,23 @@ async def _consume(
     # What lives from here on lives long: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    asking = asyncio.create_task(
+        health.keep_asking(checks(assigned=lambda: batches.assigned), metrics.set_dependency)
+    )
     try:
         # When a rebuilt state goes live we end, and whoever restarts us starts us on that one.
         while not (stopping.is_set() or app.crashed or replaced()):
+            health.beat()
             for follower in followers:
                 follower.check()
             metrics.set_lags(topics.EVENTS, batches.lag())
+            metrics.set_lags(topics.SIGNALS, items.lag())
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), timeout=0.2)
     finally:
+        asking.cancel()
         if not app.crashed:
-            await batches.settle()
+            await asyncio.gather(batches.settle(), items.settle())
         await app.stop()
     if app.crashed:
         raise app.crash_reason or RuntimeError("the Faust app crashed")

@@ -85,8 +85,9 @@ def user_interactions(inputs: dict[str, list[bytes | None]]) -> dict[str, list[A
     description="An item's statistics, unpacked, as faded at its newest event.",
     sources=[item_row],
     schema=[
-        Field(name="as_of_ms", dtype=Int64, description="newest event, epoch ms; 0: none"),
-        Field(name="conversion", dtype=Float64, description="purchases for each impression, ever"),
+        # No descriptions of scalars: Feast compares them with fields that it infers, without any.
+        Field(name="as_of_ms", dtype=Int64),  # newest event, epoch ms; 0: none
+        Field(name="conversion", dtype=Float64),  # purchases for each impression, ever
         Field(name="event_types", dtype=Array(String), description="of the counts below"),
         *(Field(name=f"counts_{span}", dtype=Array(Float64)) for span in Count._fields),
         *(

@@ -18,6 +18,7 @@ COMMANDS = {
     "watch": "services.commands.watch",
     "features": "services.commands.features",
     "dlq": "services.commands.dlq",
+    "verify": "services.commands.verify",
     "train": "services.commands.train",
     "evaluate": "services.commands.evaluate",
     "model": "services.commands.model",
@@ -52,12 +53,13 @@ def main() -> None:
     run it here    up; then catalogue, backfill, train, model deploy
     feed it        replay, simulate
     look at it     watch, features, dlq, status, doctor
+    trust it       verify
     the model      train, evaluate, model, bench
     production     setup --topics --features; then worker, archiver, trainer
 
     Every setting is a HEADRACE_* variable: see docs/settings.md. While `headrace up` runs, the
     other commands find its servers by themselves.
 
-    Exit codes: 0, done; 1, the answer is no (status, doctor); 2, it cannot be done, and one line
-    says why and what to do next.
+    Exit codes: 0, done; 1, the answer is no (status, doctor, verify); 2, it cannot be done, and
+    one line says why and what to do next.
     """

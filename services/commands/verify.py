@@ -1,0 +1,82 @@
+"""``headrace verify``: whether what is served is exactly what the log says."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from services import states
+from services.connection import connect
+from services.display.progress import reported
+from services.errors import CommandFailed
+from services.settings import WorkerSettings
+from services.verification.recorded import RecordedTopic
+from services.verification.report import Report
+from stream import topics
+from stream.topics import with_prefix
+
+
+@click.command()
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--show-ids", is_flag=True, help="Name users by their ids, not by a hash.")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path))
+def verify(json_path: Path | None, show_ids: bool, data_dir: Path | None) -> None:
+    """
+    Fold the whole log again, and compare with what is served; the system may go on meanwhile.
+
+    Each user's row is compared with the archive and the log folded up to the record that the row
+    names, every list and every byte; the counters of each partition with what became of its
+    records; the signals of those events with signals.v1; and item rows with signals.v1 folded in
+    its own order.
+
+    Exit code 1: something differs. 2: something could not be checked.
+    """
+    settings = connect(WorkerSettings, data_dir=data_dir)
+    report = Report(show_ids=show_ids)
+    _verify(settings, report)
+    report.show(Console(highlight=False))
+    if json_path is not None:
+        report.write_json(json_path)
+    sys.exit(report.exit_code)
+
+
+def _verify(settings: WorkerSettings, report: Report) -> None:
+    from features.store import StoreError
+    from services.verification import live
+
+    state = states.live(settings)
+    if state is None:
+        raise CommandFailed(
+            "no worker has run yet: there is nothing to verify. Start `headrace up`."
+        )
+    users = states.open_rows(settings, state.number)
+    items = users.beside(rows="item_row", marks="signals_mark")
+    events_topic = with_prefix(settings.prefix, topics.EVENTS)
+    signals_topic = with_prefix(settings.prefix, topics.SIGNALS)
+    try:
+        with (
+            RecordedTopic(
+                settings.kafka, events_topic, settings.archive_dir / events_topic
+            ) as events,
+            RecordedTopic(settings.kafka, signals_topic) as signals,
+            reported(Console(stderr=True), "Folding the log") as advanced,
+        ):
+            live.verify(
+                live.System(
+                    state=state,
+                    events=events,
+                    signals=signals,
+                    users=users,
+                    items=items,
+                    max_ahead_ms=round(settings.max_ahead_s * 1000),
+                ),
+                report,
+                advanced,
+            )
+    except StoreError as error:
+        host = settings.redis_address
+        raise CommandFailed(
+            f"Redis at {host} does not answer ({type(error).__name__}). Start it with `headrace "
+            "up`, or set HEADRACE_REDIS_ADDRESS."
+        ) from error

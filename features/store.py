@@ -41,6 +41,7 @@ class FeatureRows(Generic[K]):
     def __init__(
         self, store: "FeatureStore", *, rows: str = "user_row", marks: str = "partition_mark"
     ) -> None:
+        self._store = store
         self._config = store.config
         self._online: Any = store._get_provider().online_store
         # As registered: only there has Feast filled in a view's join keys.
@@ -58,6 +59,10 @@ class FeatureRows(Generic[K]):
             project: Feast project; projects share nothing.
         """
         return FeatureRows(open_store(redis_address, registry, project))
+
+    def beside(self, *, rows: str, marks: str) -> "FeatureRows[int]":
+        """Other views of the same project, keyed by an int64, over the same connections."""
+        return FeatureRows(self._store, rows=rows, marks=marks)
 
     def read(self, keys: Sequence[K]) -> list[bytes | None]:
         """The rows of *keys*, in their order; None where there is none."""

@@ -135,6 +135,9 @@ class WorkerSettings(Settings):
         "home", min_length=1, max_length=64, description="Where the slate is shown."
     )
     batch_size: int = Field(256, ge=1, le=4096, description="Most events in a micro-batch.")
+    items_in_memory: int = Field(
+        20_000, ge=1, le=10_000_000, description="Items whose statistics a worker keeps at hand."
+    )
     max_ahead_s: float = Field(
         300.0, ge=0, description="How far an event may lie ahead of its record's Kafka timestamp."
     )
@@ -146,6 +149,11 @@ class WorkerSettings(Settings):
         0.0, ge=0, le=1, description="Share of slates whose inputs are kept on trace.v1."
     )
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 is off.")
+    otlp_endpoint: str = Field(
+        "",
+        pattern=r"^(https?://\S+)?$",
+        description="OpenTelemetry collector (http://host:4318) for traces; unset: none are made.",
+    )
 
 
 class ArchiverSettings(Settings):

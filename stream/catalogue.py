@@ -1,5 +1,7 @@
 """The catalogue as every worker holds it: item keys, ids and availability, but no titles."""
 
+import sys
+
 from stream.items import Item
 from stream.keys import item_key
 
@@ -16,6 +18,7 @@ class Catalogue:
     def __init__(self) -> None:
         self._ids: dict[int, str] = {}
         self._unavailable: set[int] = set()
+        self._categories: dict[int, str] = {}  # the outermost one
         self.collisions = 0
 
     def __len__(self) -> int:
@@ -29,6 +32,10 @@ class Catalogue:
             if self._ids[key] < item.item_id:
                 return
         self._ids[key] = item.item_id
+        if item.categories:
+            self._categories[key] = sys.intern(item.categories[0])
+        else:
+            self._categories.pop(key, None)
         if item.available:
             self._unavailable.discard(key)
         else:
@@ -39,11 +46,16 @@ class Catalogue:
         key = item_key(item_id)
         if key in self._ids and not self._is_others(key, item_id):
             del self._ids[key]
+            self._categories.pop(key, None)
             self._unavailable.discard(key)
 
     def id_of(self, key: int) -> str | None:
         """The item id of *key* if the item may be recommended now, else None."""
         return None if key in self._unavailable else self._ids.get(key)
+
+    def category_of(self, key: int) -> str | None:
+        """The outermost category of the item, or None if it has none."""
+        return self._categories.get(key)
 
     def _is_others(self, key: int, item_id: str) -> bool:
         return self._ids.get(key, item_id) != item_id

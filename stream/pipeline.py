@@ -9,7 +9,6 @@ from stream import topics
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
 from stream.marks import OwnMarks
-from stream.popularity import LiveCounts
 from stream.ranking import Answer, Ranker
 from stream.records import Outgoing
 from stream.state import Replacement
@@ -37,6 +36,14 @@ class RowStore(Protocol):
 
     async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
         """Replace marks."""
+        ...
+
+
+class ReadItems(Protocol):
+    """Reads items' rows: statistics that other users' events have made."""
+
+    async def __call__(self, item_keys: Sequence[int]) -> list[bytes | None]:
+        """Rows in the order asked; None where there is none."""
         ...
 
 
@@ -101,7 +108,8 @@ class Pipeline:
     deployment: Callable[[], Deployment | None]  # the model's state now
     versions: VersionObserver
     shadow: Shadow
-    live: LiveCounts
+    items: ReadItems
+    trending: Callable[[], Sequence[int]]  # item keys, best first
     rules: Rules
     observe: Observer
     now: Callable[[], datetime]

@@ -12,10 +12,10 @@ from stream.fold import Folded, fold
 from stream.history import Outcome, UserRow
 from stream.marks import Mark
 from stream.pipeline import Observer, Pipeline
-from stream.popularity import count_live
 from stream.rank import rank
 from stream.ranking import Ranking
 from stream.records import Outgoing, Record
+from stream.retrieve import retrieve
 from stream.signals import signal_records
 from stream.slate import Slate, make_slates
 from stream.state import Replacement
@@ -50,7 +50,6 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
         rows, marks = await _read(pipeline, decoded)
     with stage("fold"):
         folded = fold(decoded, rows, marks)
-        count_live(pipeline.live, folded.folded)
     ranking, _ = await asyncio.gather(_rank(pipeline, folded), _keep(pipeline, folded, rows))
     with stage("slate"):
         slates = make_slates(pipeline, folded, ranking)
@@ -83,8 +82,11 @@ async def _read(
 
 
 async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
-    with _stages(pipeline.observe)("rank"):
-        return await rank(pipeline, folded)
+    stage = _stages(pipeline.observe)
+    with stage("rank"):
+        ranking = await rank(pipeline, folded)
+    with stage("retrieve"):
+        return await retrieve(pipeline, folded, ranking)
 
 
 async def _keep(pipeline: Pipeline, folded: Folded, before: Mapping[str, UserRow]) -> None:

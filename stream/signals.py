@@ -83,6 +83,7 @@ UNDOES = {
     EventType.REFUND: (EventType.PURCHASE, "purchases"),
     EventType.REMOVE_FROM_CART: (EventType.ADD_TO_CART, "interactions"),
 }
+_FOREVER = int(np.iinfo(np.int64).max)
 _LOOK_BACK = 32  # newest entries in which the session's last items are looked for
 
 FORMAT = 1
@@ -135,7 +136,7 @@ def _visited_before(row: UserRow, key: int, at_ms: int) -> list[int]:
     """The last distinct items of the session before a visit of *key* at *at_ms*, newest first."""
     items: list[int] = []
     newer_ms = at_ms
-    for visited_ms, _, visited in _newest_visits(row, at_ms):
+    for visited_ms, _, visited in newest_visits(row, at_ms):
         if newer_ms - visited_ms > SESSION_GAP_MS:
             break
         newer_ms = visited_ms
@@ -149,8 +150,8 @@ def _visited_before(row: UserRow, key: int, at_ms: int) -> list[int]:
     return items
 
 
-def _newest_visits(row: UserRow, until_ms: int) -> list[tuple[int, int, int]]:
-    """(event time, offset, item key) of the newest visits, newest first."""
+def newest_visits(row: UserRow, until_ms: int = _FOREVER) -> list[tuple[int, int, int]]:
+    """(event time, offset, item key) of the newest visits up to *until_ms*, newest first."""
     found: list[tuple[int, int, int]] = []
     for name in ("interactions", "purchases"):
         entries = row.lists[name]

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 
 from stream import topics
 from stream.catalogue import Catalogue
@@ -11,18 +11,16 @@ from stream.deployments import Deployment
 from stream.fold import Folded
 from stream.keys import item_key
 from stream.pipeline import Pipeline
-from stream.popularity import LiveCounts
 from stream.ranking import Candidate, Ranking
 from stream.recommendation import (
     Recommendation,
     RecommendedItem,
     State,
+    Strategy,
     Trigger,
     recommendation_id,
 )
-from stream.records import EVENT_TIME_MS, Outgoing, Record
-
-_POPULAR = 200  # as many as a deployment carries
+from stream.records import EVENT_TIME_MS, Outgoing, Record, trace_headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,19 +31,19 @@ class Slate:
     trigger: Record
 
     def outgoing(self) -> Outgoing:
-        """The record to publish. Its header lets a consumer measure the way from event to slate."""
+        """The record to publish. Its headers tell how long ago the event came, and of what trace."""
         arrived = str(self.trigger.timestamp_ms).encode()
         return Outgoing(
             topic=topics.RECOMMENDATIONS,
             key=self.recommendation.user_id.encode(),
             value=self.recommendation.to_json(),
-            headers=((EVENT_TIME_MS, arrived),),
+            headers=((EVENT_TIME_MS, arrived), *trace_headers(self.trigger)),
         )
 
 
 def make_slates(pipeline: Pipeline, folded: Folded, ranking: Ranking) -> list[Slate]:
     """One slate for each user of the batch who wants one."""
-    popular = list(_popular(pipeline.deployment(), pipeline.live))
+    popular = list(_popular(pipeline.deployment(), pipeline.trending()))
     return [
         _make_slate(pipeline, folded, user_id, ranking, popular)
         for user_id in folded.wanting_slates
@@ -67,7 +65,7 @@ def _make_slate(
         k=rules.slate_size,
     )
     state = State(partition=row.partition, offset=row.offset)
-    by_ranker = any("ranker" in item.sources for item in items)
+    strategy = _strategy(items)
     recommendation = Recommendation(
         recommendation_id=recommendation_id(
             user_id, rules.surface, state, tuple(item.item_id for item in items)
@@ -79,8 +77,8 @@ def _make_slate(
         as_of=datetime.fromtimestamp(row.as_of_ms / 1000, UTC),
         state=state,
         trigger=Trigger(kind="event", event_id=newest.event.event_id),
-        strategy="ranker" if by_ranker else "popular",
-        model=ranking.models.get(user_id) if by_ranker else None,
+        strategy=strategy,
+        model=ranking.models.get(user_id) if strategy == "ranker" else None,
         items=items,
     )
     return Slate(recommendation, newest.record)
@@ -117,8 +115,17 @@ def _allowed(
         yield item_id, score, source
 
 
-def _popular(deployment: Deployment | None, live: LiveCounts) -> Iterator[Candidate]:
-    """Popular items of the deployed version, then those counted live, by reciprocal rank."""
+def _strategy(items: Iterable[RecommendedItem]) -> Strategy:
+    """The best of what took part."""
+    sources = {source for item in items for source in item.sources}
+    return (
+        "ranker" if "ranker" in sources else "co_visited" if "co_visited" in sources else "popular"
+    )
+
+
+def _popular(deployment: Deployment | None, trending: Iterable[int]) -> Iterator[Candidate]:
+    """What is trending, then popular items of the deployed version, by reciprocal rank."""
     released = map(item_key, deployment.popular if deployment else ())
-    for rank, key in enumerate(chain(released, live.best(_POPULAR)), start=1):
-        yield key, 1.0 / rank, "popular"
+    sources = chain(zip(trending, repeat("trending")), zip(released, repeat("popular")))
+    for rank, (key, source) in enumerate(sources, start=1):
+        yield key, 1.0 / rank, source

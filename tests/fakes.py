@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from stream import topics
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
 from stream.keys import item_key
 from stream.marks import OwnMarks
 from stream.pipeline import Pipeline, Rules
-from stream.popularity import LiveCounts
 from stream.ranking import Answer, Ranked, RankerInput, RankerUnavailable
 from stream.records import Outgoing
 from stream.state import Replacement, StateMoved
@@ -65,6 +65,16 @@ class FakeStore:
             raise Crash(here)
 
 
+class FakeItems:
+    """Items' rows in memory, by item key."""
+
+    def __init__(self, rows: Mapping[int, bytes] | None = None) -> None:
+        self.rows = rows or {}
+
+    async def __call__(self, item_keys: Sequence[int]) -> list[bytes | None]:
+        return [self.rows.get(key) for key in item_keys]
+
+
 class FakeBroker:
     """Keeps what is published."""
 
@@ -105,12 +115,20 @@ class FakeObserver:
     def __init__(self) -> None:
         self.events: dict[str, int] = {}
         self.slates: dict[str, int] = {}
+        self.degraded = 0
+        self.slate_ages_s: list[float] = []
 
     def count_events(self, outcome: str, count: int = 1) -> None:
         self.events[outcome] = self.events.get(outcome, 0) + count
 
     def count_slate(self, strategy: str) -> None:
         self.slates[strategy] = self.slates.get(strategy, 0) + 1
+
+    def count_degraded(self, slates: int) -> None:
+        self.degraded += slates
+
+    def observe_slate_age(self, seconds: float) -> None:
+        self.slate_ages_s.append(seconds)
 
     def observe_stage(self, stage: str, seconds: float) -> None: ...
     def observe_batch(self, events: int) -> None: ...
@@ -156,21 +174,25 @@ def a_deployment(**parts: Any) -> Deployment:
 
 
 def a_pipeline(**parts: Any) -> Pipeline:
-    """A pipeline of fakes that knows the items hat, shoes, scarf and coat."""
+    """A pipeline of fakes that knows the items hat, shoes, scarf and coat and owns all there is."""
     catalogue = Catalogue()
     for item_id in ("hat", "shoes", "scarf", "coat"):
         catalogue.put(an_item(item_id))
     deployment = a_deployment()
+    store = parts.get("store") or FakeStore()
+    marks = OwnMarks()
+    marks.own({p: store.marks.get(p) for p in range(topics.EVENT_PARTITIONS)})
     defaults: dict[str, Any] = {
-        "store": FakeStore(),
-        "marks": OwnMarks(),
+        "store": store,
+        "marks": marks,
         "ranker": FakeRanker("shoes", "scarf", "hat", "coat"),
         "publish": FakeBroker(),
         "catalogue": catalogue,
         "deployment": lambda: deployment,
         "versions": FakeVersions(),
         "shadow": FakeShadow(),
-        "live": LiveCounts(),
+        "items": FakeItems(),
+        "trending": list,
         "rules": Rules(slate_size=3),
         "observe": FakeObserver(),
         "now": lambda: NOW,

@@ -46,7 +46,6 @@ from stream.deployments import Deployment
 from stream.item_statistics import ItemStatistics
 from stream.marks import LogMismatch, OwnMarks, take_over
 from stream.pipeline import Pipeline, Rules
-from stream.popularity import LiveCounts
 from stream.recommend import recommend
 from stream.topics import with_prefix
 
@@ -146,6 +145,13 @@ async def _run(settings: WorkerSettings) -> None:
             keep_reporting(feed, scorecards, publish, model=settings.model_name, me=me, now=now)
         )
         following_newcomers = asyncio.create_task(newcomers.keep())
+        following_trends = asyncio.create_task(trending.keep())
+        statistics = views.owner(
+            settings.kafka,
+            with_prefix(settings.prefix, topics.SIGNALS),
+            category_of=catalogue.category_of,
+            in_memory=settings.items_in_memory,
+        )
         try:
             replaced = partial(states.replaced, state, live)
             checks = partial(
@@ -155,10 +161,13 @@ async def _run(settings: WorkerSettings) -> None:
                 ranker=triton,
                 deployment=guard.current,
             )
-            await _consume(settings, pipeline, followers, metrics, replaced, health, checks)
+            await _consume(
+                settings, pipeline, statistics, followers, metrics, replaced, health, checks
+            )
         finally:
             reporting.cancel()
             following_newcomers.cancel()
+            following_trends.cancel()
             shadow.close()
             guard.close()
             await towers.close()

@@ -5,10 +5,7 @@ import pytest
 from stream import catalogue as module
 from stream.catalogue import Catalogue
 from stream.keys import item_key
-from stream.popularity import LiveCounts
 from tests.builders import an_item
-
-DAY_MS = 86_400_000
 
 
 def test_availability_follows_the_newest_record() -> None:
@@ -39,14 +36,14 @@ def test_of_two_ids_with_one_key_the_smaller_wins(
     assert (catalogue.id_of(7), catalogue.collisions) == ("a", 1)
 
 
-def test_live_counts_fade_in_event_time() -> None:
-    """Last year's bestseller is not popular now; two clicks a half-life ago weigh as one now."""
-    live = LiveCounts(half_life_s=86_400)
-    for _ in range(3):
-        live.add(1, 0)
-    live.add(2, DAY_MS)
-    live.add(2, DAY_MS)
+def test_the_outermost_category_follows_the_newest_record() -> None:
+    """Trending lists are kept by it."""
+    catalogue, key = Catalogue(), item_key("hat")
+    seen = [catalogue.category_of(key)]
+    for categories in (("Apparel", "Hats"), ("Gifts",), ()):
+        catalogue.put(an_item("hat", categories=categories))
+        seen.append(catalogue.category_of(key))
+    catalogue.put(an_item("hat", categories=("Apparel",)))
+    catalogue.delete("hat")
 
-    assert live.best(2) == [2, 1]
-    live.add(3, 1000 * DAY_MS)
-    assert live.best(5) == [3]
+    assert [*seen, catalogue.category_of(key)] == [None, "Apparel", "Gifts", None, None]

@@ -1,6 +1,7 @@
 """The whole pipeline on fakes: the right slate comes out, and a crash anywhere changes nothing."""
 
 import asyncio
+from collections.abc import Sequence
 from unittest.mock import patch
 
 import orjson
@@ -10,14 +11,16 @@ from hypothesis import strategies as st
 
 from stream import topics
 from stream.history import LIMITS, Outcome, UserRow
-from stream.keys import partition_of
+from stream.item_row import ItemRow
+from stream.keys import item_key, partition_of
 from stream.marks import Mark
 from stream.pipeline import Pipeline, Rules
 from stream.recommend import recommend
 from stream.records import BACKFILL, Record
+from stream.signals import Kind
 from stream.trace import Trace
 from tests.builders import T0_MS, a_record, an_item
-from tests.fakes import Crash, FakeStore, a_pipeline
+from tests.fakes import Crash, FakeItems, FakeStore, a_pipeline
 
 
 def run(pipeline: Pipeline, records: list[Record]) -> dict[int, int]:
@@ -82,14 +85,46 @@ def test_without_the_ranker_the_slate_is_popular_and_says_so() -> None:
     assert pipeline.observe.degraded == 1
 
 
-def test_without_a_model_what_others_did_is_popular() -> None:
+def test_without_a_model_what_is_trending_is_popular() -> None:
     """Day zero: nothing is deployed, and shoppers are already there."""
-    pipeline = a_pipeline(deployment=lambda: None)
-    run(pipeline, [a_record(n, user_id=f"u{n}", item_id="scarf") for n in range(3)])
+    pipeline = a_pipeline(
+        deployment=lambda: None, trending=lambda: [item_key("scarf"), item_key("hat")]
+    )
 
     run(pipeline, [a_record(9, user_id="new", item_id="hat")])
 
-    assert shown(slates(pipeline)[-1]) == ["scarf", "hat"]
+    (slate,) = slates(pipeline)
+    assert (slate["strategy"], shown(slate)) == ("popular", ["scarf", "hat"])
+    assert slate["items"][0]["sources"] == ["trending"]
+
+
+def test_without_the_ranker_a_visitor_sees_what_others_went_on_to() -> None:
+    """Neighbours of the items visited last, then what is trending, then the deployed version's."""
+    hat, coat = ItemRow(), ItemRow()
+    for at, (row, other, weight) in enumerate(
+        [(hat, "scarf", 3.0), (hat, "hat", 1.0), (coat, "shoes", 1.0)]
+    ):
+        row.fold([(0, 0, at, Kind.CO_VISITED, 0, item_key(other), weight, T0_MS)], source=0, at=at)
+    rows = {item_key("hat"): hat.to_bytes(), item_key("coat"): coat.to_bytes()}
+    pipeline = a_pipeline(items=FakeItems(rows), rules=Rules(slate_size=4))
+    pipeline.ranker.down = True
+
+    run(pipeline, [a_record(n, item_id=i, at_ms=T0_MS + n) for n, i in enumerate(("hat", "coat"))])
+
+    (slate,) = slates(pipeline)
+    assert (slate["strategy"], slate["model"]) == ("co_visited", None)
+    assert shown(slate) == ["shoes", "scarf", "hat", "coat"]
+    sources = [item["sources"] for item in slate["items"]]
+    assert sources == [["co_visited"], ["co_visited"], ["co_visited"], ["popular"]]
+
+
+def test_items_are_read_only_when_no_ranker_answered() -> None:
+    """The statistics of others cost the usual slate nothing."""
+
+    async def never(item_keys: Sequence[int]) -> list[bytes | None]:
+        raise AssertionError
+
+    run(a_pipeline(items=never), [a_record(0)])
 
 
 def test_a_user_without_a_history_on_items_gets_popular_items() -> None:
@@ -295,7 +330,7 @@ def test_a_share_of_the_inputs_is_traced_as_the_ranker_got_them() -> None:
     for n in range(40):
         run(pipeline, [a_record(n, user_id=f"u{n % 20}", at_ms=T0_MS + n * 333, price=n + 0.1)])
 
-    found = [Trace.model_validate_json(one.value) for one in pipeline.publish.on(topics.TRACE)]
+    found = [Trace.from_json(one.value) for one in pipeline.publish.on(topics.TRACE)]
 
     assert 10 <= len(found) <= 30
     offsets = {slate["recommendation_id"]: slate["state"]["offset"] for slate in slates(pipeline)}

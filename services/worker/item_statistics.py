@@ -1,0 +1,103 @@
+"""The worker's side of item statistics: their pace, what is trending, and where both are kept."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+
+import structlog
+
+from features.store import FeatureRows, StoreError
+from services.kafka.connection import KafkaConnection
+from services.kafka.log_id import log_id
+from services.worker.rows import Rows
+from stream import topics
+from stream.consume import Handle
+from stream.item_statistics import ItemStatistics
+from stream.marks import OwnMarks
+from stream.records import Record
+from stream.trending import Trending
+
+log = structlog.get_logger()
+
+BATCH = 256  # records of signals.v1, each of what a whole micro-batch of events says
+WRITE_EVERY_S = 0.25
+REFRESH_EVERY_S = 1.0
+
+
+class ItemViews:
+    """
+    The item views of a state.
+
+    Args:
+        users: Users' rows of the same state, whose connections are shared.
+    """
+
+    def __init__(self, users: FeatureRows[str]) -> None:
+        self._items = users.beside(rows="item_row", marks="signals_mark")
+        self._trending = users.beside(rows="trending", marks="signals_mark")
+
+    async def read(self, item_keys: Sequence[int]) -> list[bytes | None]:
+        """`stream.pipeline.ReadItems`."""
+        return await asyncio.to_thread(self._items.read, item_keys)
+
+    async def read_trending(self) -> Trending:
+        """The lists of all partitions, merged."""
+        partitions = range(topics.SIGNAL_PARTITIONS)
+        lists = await asyncio.to_thread(self._trending.read, partitions)
+        return Trending.merged(map(Trending.from_bytes, lists))
+
+    def owner(
+        self,
+        kafka: KafkaConnection,
+        topic: str,
+        *,
+        category_of: Callable[[int], str | None],
+        in_memory: int,
+    ) -> ItemStatistics:
+        """Who keeps the items on this worker's partitions of *topic*, `signals.v1` in full."""
+        return ItemStatistics(
+            Rows(self._items),
+            Rows(self._trending),
+            OwnMarks(log_id(kafka, topic)),
+            category_of=category_of,
+            in_memory=in_memory,
+        )
+
+
+class TrendingFeed:
+    """What is trending, as read from the feature store about every second."""
+
+    def __init__(self, views: ItemViews) -> None:
+        self._views = views
+        self._keys: list[int] = []
+
+    def current(self) -> list[int]:
+        """Item keys, best first."""
+        return self._keys
+
+    async def keep(self) -> None:
+        """Read again and again; until the store answers, the last that was read is kept."""
+        while True:
+            try:
+                merged = await self._views.read_trending()
+                self._keys = [key for key, _ in merged.best(len(merged.overall))]
+            except StoreError as error:
+                log.warning("trending_not_read", reason=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(REFRESH_EVERY_S)
+
+
+def paced(keep: Handle) -> Handle:
+    """
+    *keep*, at most once in `WRITE_EVERY_S`: an item touched often is then written seldom.
+
+    Behind, when a batch is full, there is no waiting.
+    """
+
+    async def keep_then_wait(records: Sequence[Record]) -> Mapping[int, int]:
+        started = monotonic()
+        offsets = await keep(records)
+        if len(records) < BATCH:
+            await asyncio.sleep(started + WRITE_EVERY_S - monotonic())
+        return offsets
+
+    return keep_then_wait

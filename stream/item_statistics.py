@@ -1,0 +1,166 @@
+"""
+The owner of items: takes in `signals.v1` and keeps the rows of the items on its partitions.
+
+One batch is one write: what has arrived is folded into rows in memory, the rows that changed are
+replaced together, then the trending lists, then the marks. Whatever is killed, a repeat finds in
+each row how far it has come.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from stream.history import Outcome
+from stream.item_row import ItemRow, fold_record
+from stream.marks import Mark, OwnMarks, take_over
+from stream.records import Record
+from stream.signals import Deltas, from_bytes
+from stream.state import Replacement
+from stream.trending import Trending
+
+
+class ItemStore(Protocol):
+    """Rows by an int64 key, and the marks of `signals.v1`; see `stream.pipeline.RowStore`."""
+
+    async def read(
+        self, keys: Sequence[int], partitions: Sequence[int], /
+    ) -> tuple[list[bytes | None], list[bytes | None]]: ...
+
+    async def write_rows(
+        self, rows: Mapping[int, Replacement], expected_marks: Mapping[int, str], /
+    ) -> None: ...
+
+    async def write_marks(self, marks: Mapping[int, Replacement], /) -> None: ...
+
+
+class ItemStatistics:
+    """
+    Keeps the items on the partitions of `signals.v1` that this worker owns.
+
+    Args:
+        items: Items' rows.
+        trending: Trending lists, by partition.
+        marks: How far each partition is settled.
+        category_of: Of an item, by its key; None if it has none.
+        in_memory: Items kept between batches; others are read again when they are touched.
+    """
+
+    def __init__(
+        self,
+        items: ItemStore,
+        trending: ItemStore,
+        marks: OwnMarks,
+        *,
+        category_of: Callable[[int], str | None],
+        in_memory: int,
+    ) -> None:
+        self._items = items
+        self._trending = trending
+        self._marks = marks
+        self._category_of = category_of
+        self._in_memory = in_memory
+        # As they are stored, but while a batch is at work. The item touched last is the last.
+        self._rows: OrderedDict[int, ItemRow] = OrderedDict()
+        self._lists: dict[int, Trending] = {}  # by partition, as they are stored
+
+    async def take_over(self, partitions: Sequence[int]) -> Mapping[int, int]:
+        """
+        Begin with *partitions*, just assigned; what is in memory of others is forgotten.
+
+        Returns:
+            Partition to the next offset to read.
+        """
+        self._rows.clear()
+        begins = await take_over(self._items, self._marks, partitions)
+        lists, _ = await self._trending.read(partitions, [])
+        self._lists = {
+            partition: Trending.from_bytes(raw)
+            for partition, raw in zip(partitions, lists, strict=True)
+        }
+        return begins
+
+    async def keep(self, records: Sequence[Record]) -> Mapping[int, int]:
+        """
+        Take in a batch of `signals.v1`.
+
+        Args:
+            records: In offset order for each partition.
+
+        Returns:
+            Partition to the offset that may be committed now. When this raises, nothing may be.
+
+        Raises:
+            StateMoved: If another worker has taken over, or the store has come back older.
+        """
+        batch = [(record, from_bytes(record.value or b"")) for record in records]
+        keys = np.unique(np.concatenate([deltas["item_key"] for _, deltas in batch])).tolist()
+        marks = await self._load(keys, sorted({record.partition for record in records}))
+        before = {key: self._rows[key].applied for key in keys}
+        for record, deltas in batch:
+            news = fold_record(self._rows, deltas, partition=record.partition, offset=record.offset)
+            marks[record.partition].settle(
+                record.offset, Outcome.FOLDED if news else Outcome.DUPLICATE
+            )
+            await asyncio.sleep(0)  # slates go first
+        await self._write(before, marks)
+        await self._rank(batch, marks)
+        await self._items.write_marks(self._marks.replacements(marks))
+        self._marks.wrote(marks)
+        self._forget()
+        return {partition: mark.next_offset for partition, mark in marks.items()}
+
+    async def _load(self, keys: Sequence[int], partitions: Sequence[int]) -> dict[int, Mark]:
+        """Read what is not in memory of the items *keys*, and the marks of *partitions*."""
+        missing = [key for key in keys if key not in self._rows]
+        rows, marks = await self._items.read(missing, partitions)
+        self._rows.update(zip(missing, map(ItemRow.from_bytes, rows), strict=True))
+        for key in keys:
+            self._rows.move_to_end(key)
+        return self._marks.check(dict(zip(partitions, marks, strict=True)))
+
+    async def _write(self, before: Mapping[int, str], marks: Mapping[int, Mark]) -> None:
+        """Replace the rows that are no longer as they were *before*, all of them or none."""
+        changed = {
+            key: row
+            for key, applied in before.items()
+            if (row := self._rows[key]).applied != applied
+        }
+        await self._items.write_rows(
+            {
+                key: Replacement(row.to_bytes(), before[key], row.applied)
+                for key, row in changed.items()
+            },
+            self._marks.expected(marks),
+        )
+
+    async def _rank(
+        self, batch: Sequence[tuple[Record, Deltas]], marks: Mapping[int, Mark]
+    ) -> None:
+        """
+        Place every item of *batch* in its partition's trending lists, and replace those.
+
+        Also those that it was no news to: a crash may have come between their rows and the lists.
+        """
+        before = {partition: self._lists[partition].applied for partition in marks}
+        for record, deltas in batch:
+            for key in np.unique(deltas["item_key"]).tolist():
+                score, category = self._rows[key].log_interest(), self._category_of(key)
+                self._lists[record.partition].put(key, score, category)
+        for partition, mark in marks.items():
+            self._lists[partition].next_offset = mark.next_offset
+        await self._trending.write_rows(
+            {
+                partition: Replacement(lists.to_bytes(), applied, lists.applied)
+                for partition, applied in before.items()
+                if (lists := self._lists[partition])
+            },
+            self._marks.expected(marks),
+        )
+
+    def _forget(self) -> None:
+        """Keep in memory the items touched last."""
+        while len(self._rows) > self._in_memory:
+            self._rows.popitem(last=False)

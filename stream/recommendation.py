@@ -1,74 +1,77 @@
 """The result contract: the slate that the worker pushes to `recommendations.v1`."""
 
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Literal
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta, Struct, field
+from msgspec.json import Encoder
 
-from stream.events import Id, Timestamp
+from stream.events import MAX_ID_CHARACTERS
 
-Strategy = Literal["ranker", "popular"]
+# Structs, not pydantic models: a slate has some twenty-five objects, which we make ourselves. What
+# is said of each field here is what the document says, and what reading a slate checks.
+Strategy = Literal["ranker", "co_visited", "popular"]
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARACTERS)]
+Count = Annotated[int, Meta(ge=0)]
 
 
-class State(BaseModel):
+class State(Struct, frozen=True, gc=False):
     """The newest record folded in. Ignore a slate whose offset is lower than one already seen."""
 
-    model_config = ConfigDict(frozen=True)
-
-    partition: int = Field(ge=0)
-    offset: int = Field(ge=0)
+    partition: Count
+    offset: Count
 
 
-class Trigger(BaseModel):
+class Trigger(Struct, frozen=True, gc=False):
     """Why this slate was made."""
-
-    model_config = ConfigDict(frozen=True)
 
     kind: Literal["event", "item", "model"]
     event_id: Id | None = None
 
 
-class ModelVersion(BaseModel):
+class ModelVersion(Struct, frozen=True, gc=False):
     """The model version that took part."""
-
-    model_config = ConfigDict(frozen=True)
 
     name: str
     version: str
 
 
-class RecommendedItem(BaseModel):
+class RecommendedItem(Struct, frozen=True, gc=False):
     """One place in the slate."""
 
-    model_config = ConfigDict(frozen=True)
-
     item_id: Id
-    rank: int = Field(ge=1, description="1 is best.")
+    rank: Annotated[int, Meta(ge=1, description="1 is best.")]
     score: float
     sources: tuple[str, ...]
 
 
-class Recommendation(BaseModel):
+class Recommendation(Struct, frozen=True, kw_only=True):
     """A user's refreshed slate: everything needed to trust, trace and replay it."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-    schema_version: Literal[1] = Field(1, alias="schema")
-    recommendation_id: str = Field(description="Hash of user, surface, state and items.")
+    schema_version: Literal[1] = field(default=1, name="schema")
+    recommendation_id: Annotated[str, Meta(description="Hash of user, surface, state and items.")]
     user_id: Id
     surface: str
-    k: int = Field(ge=1)
-    generated_at: Timestamp
-    as_of: Timestamp = Field(description="Event time of the newest event folded in.")
+    k: Annotated[int, Meta(ge=1)]
+    generated_at: Annotated[datetime, Meta(tz=True)]
+    as_of: Annotated[
+        datetime, Meta(tz=True, description="Event time of the newest event folded in.")
+    ]
     state: State
     trigger: Trigger
-    strategy: Strategy = Field(description="What made the slate; never silently degraded.")
-    model: ModelVersion | None = Field(description="Null when no model took part.")
-    items: tuple[RecommendedItem, ...] = Field(description="Best first; at most k, unique.")
+    strategy: Annotated[Strategy, Meta(description="What made the slate; never silently degraded.")]
+    model: Annotated[ModelVersion | None, Meta(description="Null when no model took part.")]
+    items: Annotated[
+        tuple[RecommendedItem, ...], Meta(description="Best first; at most k, unique.")
+    ]
 
     def to_json(self) -> bytes:
         """The value as published."""
-        return self.model_dump_json(by_alias=True).encode()
+        return _encode(self)
+
+
+_encode = Encoder().encode
 
 
 def recommendation_id(user_id: str, surface: str, state: State, item_ids: tuple[str, ...]) -> str:

@@ -1,35 +1,37 @@
 """`trace.v1`: what the ranker was given for a sampled share of slates, to replay and to compare."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import xxhash
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta, Struct, field, json
 
 from stream import topics
-from stream.events import Id
 from stream.ranking import RankerInput, Ranking
-from stream.recommendation import ModelVersion, State
+from stream.recommendation import Id, ModelVersion, State
 from stream.records import Outgoing
 from stream.slate import Slate
 
 
-class Trace(BaseModel):
+class Trace(Struct, frozen=True, kw_only=True):
     """One slate's input: parallel arrays, newest last, as they went to the model."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
-
-    schema_version: Literal[1] = Field(1, alias="schema")
-    recommendation_id: str = Field(description="Of the slate that was made of it.")
+    schema_version: Literal[1] = field(default=1, name="schema")
+    recommendation_id: Annotated[str, Meta(description="Of the slate that was made of it.")]
     user_id: Id
     state: State
     model: ModelVersion
-    item_keys: tuple[int, ...] = Field(description="xxh3 of item_id, signed 64-bit.")
+    item_keys: Annotated[tuple[int, ...], Meta(description="xxh3 of item_id, signed 64-bit.")]
     event_types: tuple[int, ...]
-    ages_s: tuple[float, ...] = Field(description="Before the newest; 32-bit.")
+    ages_s: Annotated[tuple[float, ...], Meta(description="Before the newest; 32-bit.")]
     price_buckets: tuple[int, ...]
     context: tuple[int, ...]
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Read a value of the topic. Raises `msgspec.ValidationError` if it is none."""
+        return json.decode(raw, type=cls)
 
     @classmethod
     def of(cls, slate: Slate, model: ModelVersion, given: RankerInput) -> Self:
@@ -40,7 +42,11 @@ class Trace(BaseModel):
             user_id=recommendation.user_id,
             state=recommendation.state,
             model=model,
-            **{name: tuple(getattr(given, name).tolist()) for name in given.__slots__},
+            item_keys=tuple(given.item_keys.tolist()),
+            event_types=tuple(given.event_types.tolist()),
+            ages_s=tuple(given.ages_s.tolist()),
+            price_buckets=tuple(given.price_buckets.tolist()),
+            context=tuple(given.context.tolist()),
         )
 
     def ranker_input(self) -> RankerInput:
@@ -55,8 +61,7 @@ class Trace(BaseModel):
 
     def outgoing(self) -> Outgoing:
         """The record to publish."""
-        value = self.model_dump_json(by_alias=True).encode()
-        return Outgoing(topics.TRACE, self.user_id.encode(), value)
+        return Outgoing(topics.TRACE, self.user_id.encode(), json.encode(self))
 
 
 def traces(slates: Sequence[Slate], ranking: Ranking, share: float) -> Iterator[Outgoing]:

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 import yaml
+from msgspec import Struct
+from msgspec.json import schema_components
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -30,7 +32,9 @@ once: ignore a slate whose state.offset is lower than one seen from that state.p
 HEADRACE_PREFIX goes before every address."""
 
 # topic -> the model of its values (None: any bytes) and what we do with it
-_CHANNELS: dict[str, tuple[type[BaseModel] | None, Literal["receive", "send"], str]] = {
+_CHANNELS: dict[
+    str, tuple[type[BaseModel] | type[Struct] | None, Literal["receive", "send"], str]
+] = {
     topics.EVENTS: (Event, "receive", "What users do. A null value is a dead letter."),
     topics.ITEMS: (Item, "receive", "The catalogue; a null value deletes the item."),
     topics.RECOMMENDATIONS: (
@@ -73,9 +77,11 @@ def document() -> dict[str, Any]:
     modes: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = [
         (model, "validation" if action == "receive" else "serialization")
         for model, action, _ in _CHANNELS.values()
-        if model is not None
+        if model is not None and issubclass(model, BaseModel)
     ]
     _, schemas = models_json_schema(modes, ref_template=_REFERENCE)
+    structs = [model for model, _, _ in _CHANNELS.values() if model and issubclass(model, Struct)]
+    _, of_structs = schema_components(structs, ref_template=_REFERENCE.replace("model", "name"))
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -92,7 +98,7 @@ def document() -> dict[str, Any]:
         "operations": {_operation_id(name): _operation(name) for name in _CHANNELS},
         "components": {
             "messages": {_message_id(name): _message(name) for name in _CHANNELS},
-            "schemas": schemas["$defs"],
+            "schemas": {**schemas["$defs"], **of_structs},
         },
     }
 

@@ -105,7 +105,7 @@ def lived(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             ledger.flush()
             asyncio.run(eventually(lambda: settled(ledger, archive, records), timeout_s=PATIENCE_S))
             messages = read_topic(ledger.servers, ledger.topic(topics.TRACE))
-            traced = [Trace.model_validate_json(message.value() or b"") for message in messages]
+            traced = [Trace.from_json(message.value() or b"") for message in messages]
             yield Lived(ledger, archive, traced, serving, version, processes)
         finally:
             processes.end()

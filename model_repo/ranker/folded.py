@@ -7,6 +7,8 @@ what the newest token needs.
 """
 
 import copy
+import warnings
+from collections.abc import Callable
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -47,6 +49,24 @@ def inputs_of(tokens: Tokens) -> Inputs:
     return Inputs(torch.from_numpy(np.stack(sides, axis=-1)), torch.from_numpy(tokens.items))
 
 
+Reader = Callable[[Inputs], tuple[Tensor, Tensor]]
+
+
+def traced(read: Reader, sample: Inputs) -> Reader:
+    """
+    *read*, recorded while it reads *sample*: replayed without Python, for inputs of any shape.
+
+    A user alone then takes half of the time. PyTorch calls this deprecated; what it recommends in
+    its place wants a C compiler wherever a model is loaded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        recorded = torch.jit.trace(
+            lambda sides, items: read(Inputs(sides, items)), tuple(sample), check_trace=False
+        )
+    return lambda inputs: recorded(*inputs)
+
+
 class Folded:
     """What `Network.forward` gives with ``last_only``, of a network without texts."""
 
@@ -58,9 +78,9 @@ class Folded:
         self._starts = torch.tensor([0, *accumulate(map(len, tables))][:-1])
         self._starts = self._starts.to(self._items.device)
         self._table = torch.cat(tables).to(dtype)
-        self._blocks = copy.deepcopy(network.blocks).to(dtype)
+        self._blocks = copy.deepcopy(network.blocks).to(dtype).requires_grad_(False)
         self._biases = [_causal_bias(block.distance_bias).to(dtype) for block in network.blocks]
-        self._norm = copy.deepcopy(network.norm).to(dtype)
+        self._norm = copy.deepcopy(network.norm).to(dtype).requires_grad_(False)
         self._copying = network.copying and LastCopying(network.copying, dtype)
 
     def __call__(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -94,17 +114,17 @@ class LastCopying:
     """
 
     def __init__(self, whole: Copying, dtype: torch.dtype) -> None:
-        self._norm = copy.deepcopy(whole.norm).to(dtype)
+        self._norm = copy.deepcopy(whole.norm).to(dtype).requires_grad_(False)
         self._query = (whole.query.weight.detach() / whole.DIM**0.5).to(dtype)
         key = whole.key.weight.detach().unflatten(0, (whole.heads, whole.DIM))  # (H, 32, 2 D)
         self._now, self._before = key.to(dtype).chunk(2, dim=-1)  # (H, 32, D) each
         self._bias = (whole.distance_bias.detach().flip(1) + whole.QUIET).to(dtype)  # (H, T)
-        self._gain = copy.deepcopy(whole.gain).to(dtype)
+        self._gain = copy.deepcopy(whole.gain).to(dtype).requires_grad_(False)
         self._scale = whole.GAIN
 
     def __call__(self, x: Tensor, tokens: Tensor, padding: Tensor) -> Tensor:
         """``(B, D)`` after the last block and ``(B, T, D)`` before the first: ``(B, T)``."""
-        heads, length = len(self._bias), tokens.shape[1]
+        heads, length = self._bias.shape[0], tokens.shape[1]
         query = F.linear(x, self._query).unflatten(1, (heads, -1)).transpose(0, 1)  # (H, B, 32)
         now = (query @ self._now).transpose(0, 1)  # (B, H, D)
         before = (query @ self._before).transpose(0, 1)

@@ -1,5 +1,6 @@
 """Triton adapter: join the requests, rank once, split the answers. No modelling here."""
 
+import gc
 import json
 import os
 import threading
@@ -22,6 +23,7 @@ class TritonPythonModel:
             # Triton's stub would turn every answer into empty tensors, without an error.
             raise pb_utils.TritonModelException(f"numpy {np.__version__}: it must be below 2")
         _at_leisure(lambda: self._load(args))
+        gc.freeze()  # or the collector goes through all of torch's objects again and again
 
     def _load(self, args):
         import torch  # seconds of work, not to be done at the top of the file

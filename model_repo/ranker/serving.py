@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
-from .folded import Folded, Inputs, inputs_of
+from .folded import Folded, Inputs, Reader, inputs_of, traced
 from .graphs import Graphs
 from .network import EVENT_TYPES, Network, Shape, Tokens, last_tokens, merge_runs
 from .top_k import best_items
@@ -47,7 +47,8 @@ class Version:
             # Scored in float32 whatever the network computes in: in bf16 neighbours would tie.
             self.item_vectors = self.network.item_vectors().float().contiguous()  # (V, D)
         self.popular = np.argsort(-popularity, kind="stable")[: self.k]  # (K,)
-        self._exact = self._fast = Folded(self.network)
+        self._exact: Reader = Folded(self.network)
+        self._fast = self._exact
         self._set_up()
 
     def _set_up(self) -> None:
@@ -70,6 +71,16 @@ class Version:
         other = copy.copy(self)
         other._fast = Folded(self.network, torch.bfloat16)
         other._set_up()
+        return other
+
+    @torch.inference_mode()
+    def traced(self) -> "Version":
+        """The same version, which reads histories without Python. A GPU has its graphs for that."""
+        sample = np.ones((2, self.network.shape.tokens), np.int64)
+        inputs = inputs_of(Tokens(*[sample] * len(Tokens._fields)))
+        other = copy.copy(self)
+        other._exact = traced(self._exact, inputs)
+        other._fast = other._exact if self._fast is self._exact else traced(self._fast, inputs)
         return other
 
     @torch.inference_mode()
@@ -149,11 +160,16 @@ class Version:
 
 def fastest(version: Version) -> tuple[Version, str]:
     """
-    *version*, or its like in bf16 where the processor has that and the slates are the same.
+    *version* as it serves: traced on a processor, in bf16 where that gives the same slates.
 
     Returns:
-        Which of them, and why, in words.
+        That, and what it computes in and why, in words.
     """
+    chosen, why = _in_bf16_if_same(version)
+    return (chosen if version.item_vectors.is_cuda else chosen.traced()), why
+
+
+def _in_bf16_if_same(version: Version) -> tuple[Version, str]:
     if not _has_bf16(version.item_vectors.device):
         return version, "float32: the processor has no bf16"
     short, inputs = version.in_bf16(), sampled_inputs(version)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model_repo.ranker.folded import Folded, inputs_of
+from model_repo.ranker.folded import Folded, inputs_of, traced
 from model_repo.ranker.network import (
     CONTEXT_BITS,
     EVENT_TYPES,
@@ -52,6 +52,19 @@ def test_it_reads_as_the_network_does(changes: dict[str, int], lengths: tuple[in
 
     torch.testing.assert_close(users, expected.users[:, 0], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(copies, expected.copies[:, 0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", [(1,), (12, 5, 1), (9,) * 40])
+def test_a_recording_made_of_one_shape_serves_every_other(lengths: tuple[int, ...]):
+    """A trace keeps what it takes for a constant, and a length must not be one."""
+    folded, inputs = Folded(a_network()), inputs_of(some_tokens(*lengths))
+
+    with torch.inference_mode():
+        replayed = traced(folded, inputs_of(some_tokens(12, 7)))(inputs)
+        expected = folded(inputs)
+
+    for one, other in zip(replayed, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_users_are_read_a_few_at_a_time_and_come_back_in_their_places():

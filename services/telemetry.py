@@ -15,7 +15,10 @@ from prometheus_client import (
     Histogram,
 )
 
-STAGES = ("decode", "read", "fold", "rank", "signals", "write", "slate", "publish", "mark")
+STAGES = (
+    *("decode", "read", "fold", "rank", "retrieve", "signals", "write"),
+    *("slate", "publish", "mark"),
+)
 OUTCOMES = ("folded", "duplicate", "late", "rekeyed", "dead_lettered")
 
 # 0.1 ms to 10 s: a stage is tens of microseconds an event, and a stuck server is seconds.

@@ -11,6 +11,8 @@ SOURCE_TOPIC = "headrace-source-topic"
 SOURCE_PARTITION = "headrace-source-partition"
 SOURCE_OFFSET = "headrace-source-offset"
 FAILED_AT = "headrace-failed-at"
+TRACE_HEADERS = frozenset({"traceparent", "tracestate"})  # W3C Trace Context, also on slates
+MOST_TRACE_BYTES = 512  # what the standard has everybody pass on
 EVENT_TIME_MS = "headrace-event-time-ms"  # on a slate: the broker's timestamp of its trigger
 
 
@@ -33,6 +35,15 @@ class Outgoing(NamedTuple):
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None  # None: where the key belongs
+
+
+def trace_headers(record: Record) -> Headers:
+    """The trace that *record* belongs to, for what is made of it; none of an unlawful length."""
+    return tuple(
+        (name, value)
+        for name, value in record.headers
+        if name in TRACE_HEADERS and value is not None and len(value) <= MOST_TRACE_BYTES
+    )
 
 
 def source_headers(record: Record, topic: str) -> Headers:

@@ -31,7 +31,7 @@ class Slate:
     trigger: Record
 
     def outgoing(self) -> Outgoing:
-        """The record to publish. Its headers tell how long ago the event came, and of what trace."""
+        """The record to publish. Its headers say when the event came, and in what trace."""
         arrived = str(self.trigger.timestamp_ms).encode()
         return Outgoing(
             topic=topics.RECOMMENDATIONS,

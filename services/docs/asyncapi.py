@@ -167,9 +167,15 @@ def _headers(name: str) -> dict[str, Any]:
     """The headers that we read or add, all of them UTF-8 text."""
     if name == topics.EVENTS:
         header, value = records.BACKFILL
-        described = {header: f"`{value.decode()}`: history; it builds state, no slate is pushed"}
+        described = {
+            header: f"`{value.decode()}`: history; it builds state, no slate is pushed",
+            **dict.fromkeys(sorted(records.TRACE_HEADERS), "W3C Trace Context; its slate goes on"),
+        }
     elif name == topics.RECOMMENDATIONS:
-        described = {records.EVENT_TIME_MS: "the broker's timestamp of the event behind it, ms"}
+        described = {
+            records.EVENT_TIME_MS: "the broker's timestamp of the event behind it, ms",
+            **dict.fromkeys(sorted(records.TRACE_HEADERS), "W3C Trace Context, of the event"),
+        }
     elif name == topics.EVENTS_DLQ:
         described = {
             records.REASON: "field and rule",

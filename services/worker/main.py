@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 import structlog
@@ -42,12 +43,16 @@ from services.worker.scorecards import Scorecards
 from services.worker.shadow import ShadowComparison
 from stream import topics
 from stream.catalogue import Catalogue
+from stream.consume import Handle
 from stream.deployments import Deployment
 from stream.item_statistics import ItemStatistics
 from stream.marks import LogMismatch, OwnMarks, take_over
 from stream.pipeline import Pipeline, Rules
 from stream.recommend import recommend
 from stream.topics import with_prefix
+
+if TYPE_CHECKING:
+    from services.tracing import Tracing
 
 log = structlog.get_logger()
 
@@ -82,7 +87,9 @@ def worker() -> None:
 
 
 async def _run(settings: WorkerSettings) -> None:
-    metrics, version_metrics = WorkerMetrics(), VersionMetrics()
+    version_metrics = VersionMetrics()
+    tracing = _tracing(settings)
+    metrics = WorkerMetrics() if tracing is None else tracing.metrics()
     health = Health()
     serve_http(settings.metrics_port, settings.metrics_host, health)
     publish = BatchPublisher(settings.kafka, prefix=settings.prefix)
@@ -130,7 +137,7 @@ async def _run(settings: WorkerSettings) -> None:
             store=Rows(store),
             marks=OwnMarks(log_id(settings.kafka, with_prefix(settings.prefix, topics.EVENTS))),
             ranker=ranker,
-            publish=publish,
+            publish=publish if tracing is None else tracing.publishing(publish),
             catalogue=catalogue,
             deployment=guard.current,
             versions=scorecards,
@@ -161,8 +168,17 @@ async def _run(settings: WorkerSettings) -> None:
                 ranker=triton,
                 deployment=guard.current,
             )
+            handle: Handle = partial(recommend, pipeline)
             await _consume(
-                settings, pipeline, statistics, followers, metrics, replaced, health, checks
+                settings,
+                pipeline,
+                handle if tracing is None else tracing.handling(handle),
+                statistics,
+                followers,
+                metrics,
+                replaced,
+                health,
+                checks,
             )
         finally:
             reporting.cancel()
@@ -172,7 +188,18 @@ async def _run(settings: WorkerSettings) -> None:
             guard.close()
             await towers.close()
             await triton.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
     store.close()
+
+
+def _tracing(settings: WorkerSettings) -> "Tracing | None":
+    """None unless asked for: then nothing of OpenTelemetry is even imported."""
+    if not settings.otlp_endpoint:
+        return None
+    from services.tracing import Tracing
+
+    return Tracing.to(settings.otlp_endpoint)
 
 
 def _both(first: OnRecord, second: OnRecord) -> OnRecord:
@@ -227,6 +254,7 @@ def _rules(settings: WorkerSettings, partitions: int) -> Rules:
 async def _consume(
     settings: WorkerSettings,
     pipeline: Pipeline,
+    handle: Handle,
     statistics: ItemStatistics,
     followers: Sequence[Follower],
     metrics: WorkerMetrics,
@@ -248,7 +276,7 @@ async def _consume(
     batches = add_refresh_slates(
         app,
         topic=with_prefix(settings.prefix, topics.EVENTS),
-        handle=health.watching(partial(recommend, pipeline)),
+        handle=health.watching(handle),
         take_over=partial(take_over, pipeline.store, pipeline.marks),
         batch_size=settings.batch_size,
         on_ready=settings.ready_file.touch if settings.ready_file else None,

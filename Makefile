@@ -9,6 +9,9 @@ UV := $(shell command -v uv || echo .tools/uv)
 BIN := .venv/bin
 # Seconds after which `make demo` ends by itself, e.g. FOR=60; empty: until Ctrl-C.
 FOR ?=
+# Of `make chaos`.
+SEED ?= 1
+MINUTES ?= 5
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +55,9 @@ parity: setup  ## Compare 10,000 moments of a live run: what training sees with 
 
 swaps: setup  ## Ten rounds of deploy, canary, promote and rollback under 200 events/s (six minutes)
 	@$(BIN)/python -m tests.integration.swaps
+
+chaos: setup  ## Kill everything under 500 events/s for MINUTES (5), faults drawn from SEED (1); account
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
 
 docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml and docs/settings.md anew from the code
 	$(BIN)/python -m services.docs.asyncapi > docs/asyncapi.yaml

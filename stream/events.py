@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -130,7 +131,7 @@ class Event(BaseModel):
         """The event type as its stable code."""
         return BY_NAME[self.event_type]
 
-    @property
+    @cached_property
     def timestamp_ms(self) -> int:
         """Event time, epoch milliseconds UTC."""
         return epoch_ms(self.event_timestamp)

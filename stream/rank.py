@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import repeat
 from time import perf_counter
 
 import structlog
@@ -95,14 +96,9 @@ async def _ask(pipeline: Pipeline, version: str, histories: Histories) -> Answer
     return Answer(version, histories, ranked)
 
 
-def _candidates(answer: Answer) -> Iterator[tuple[str, list[Candidate]]]:
+def _candidates(answer: Answer) -> Iterator[tuple[str, Iterable[Candidate]]]:
+    # A slate reads some twenty of two hundred: lists of them all would be most of the work.
     rows = zip(answer.ranked.item_keys.tolist(), answer.ranked.scores.tolist(), strict=True)
     for user, (keys, scores) in zip(answer.histories, rows, strict=True):
-        yield (
-            user,
-            [
-                (key, score, "ranker")
-                for key, score in zip(keys, scores, strict=True)
-                if key != PADDING_KEY
-            ],
-        )
+        if keys[0] != PADDING_KEY:
+            yield user, zip(keys, scores, repeat("ranker"), strict=False)

@@ -1,6 +1,6 @@
 """What the pipeline asks of a ranker, whoever answers. Triton does: `services.models.triton`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,7 +65,7 @@ class Ranking:
         unanswered: Users with a history whom no version has ranked: their slates are degraded.
     """
 
-    candidates: Mapping[str, list[Candidate]]
+    candidates: Mapping[str, Iterable[Candidate]]  # by user; to be read once, padding at the end
     models: Mapping[str, ModelVersion]
     answers: Sequence[Answer]
     unanswered: int = 0

@@ -60,6 +60,16 @@ class FeatureRows(Generic[K]):
         """
         return FeatureRows(open_store(redis_address, registry, project))
 
+    @property
+    def project(self) -> str:
+        """The Feast project."""
+        return str(self._config.project)
+
+    @property
+    def client(self) -> Any:
+        """The Redis client, for what concerns no row in particular."""
+        return self._online._get_client(self._config.online_store)
+
     def beside(self, *, rows: str, marks: str) -> "FeatureRows[int]":
         """Other views of the same project, keyed by an int64, over the same connections."""
         return FeatureRows(self._store, rows=rows, marks=marks)

@@ -19,6 +19,7 @@ COMMANDS = {
     "features": "services.commands.features",
     "dlq": "services.commands.dlq",
     "verify": "services.commands.verify",
+    "rebuild": "services.commands.rebuild",
     "train": "services.commands.train",
     "evaluate": "services.commands.evaluate",
     "model": "services.commands.model",
@@ -53,7 +54,7 @@ def main() -> None:
     run it here    up; then catalogue, backfill, train, model deploy
     feed it        replay, simulate
     look at it     watch, features, dlq, status, doctor
-    trust it       verify
+    trust it       verify, rebuild
     the model      train, evaluate, model, bench
     production     setup --topics --features; then worker, archiver, trainer
 

@@ -1,0 +1,236 @@
+"""
+A new state beside the live one, from the archive and the logs; then the switch.
+
+Nothing of the live state is read or changed, so it may be lost, of another row format, or made for
+another number of partitions. Each partition is folded up to what the workers have committed: the
+signals of those events are on signals.v1, and their slates are published. The workers go on from
+there when the new state is announced.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+
+from features.projects import drop
+from features.store import FeatureRows
+from services import states
+from services.kafka.batch_publisher import BatchPublisher
+from services.kafka.follow import Follower
+from services.kafka.log_id import log_id
+from services.settings import WorkerSettings
+from services.states import Layout, State
+from services.telemetry import WorkerMetrics
+from services.verification.placement import decode_as_placed, families, in_order
+from services.verification.recorded import RecordedTopic, committed
+from services.verification.users import refold
+from services.worker.broadcasts import CatalogueFeed
+from services.worker.item_statistics import ItemViews
+from services.worker.newcomers import NewTexts
+from stream import topics
+from stream.catalogue import Catalogue
+from stream.decode import Decoded, Misplaced, Refused
+from stream.history import Outcome, UserRow
+from stream.marks import Mark
+from stream.signals import Delta, signal_records
+from stream.state import Replacement
+from stream.topics import with_prefix
+
+ROWS_AT_ONCE = 500
+CATCH_UP_S = 120.0
+Progress = Callable[[float], None]  # the share that is done
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    What a rebuild will do.
+
+    Attributes:
+        state: The state to make.
+        ends: Partition of events.v1 to the offset before which its records are folded.
+        signal_ends: The same of signals.v1, all of which is folded.
+        gaps: One line for each stretch of records that nobody has any more.
+    """
+
+    state: State
+    ends: Mapping[int, int]
+    signal_ends: Mapping[int, int]
+    gaps: Sequence[str]
+
+    @property
+    def publishes_signals(self) -> bool:
+        """Whether signals.v1 is empty: the events were folded by a version without statistics."""
+        return not any(self.signal_ends.values())
+
+
+def plan(
+    settings: WorkerSettings, events: RecordedTopic, signals: RecordedTopic, *, now: datetime
+) -> Plan:
+    """What is to be done; nothing is changed by asking."""
+    live = states.live(settings)
+    group = with_prefix(settings.prefix, settings.worker_group)
+    done = committed(settings.kafka, group, events.name, events.partitions)
+    # A group that is not known has forgotten how far it was, or never was: all there is, then.
+    ends = {p: done.get(p, 0) if done else events.end(p) for p in events.partitions}
+    signal_ends = {p: signals.end(p) for p in signals.partitions}
+    return Plan(
+        state=State(
+            number=live.number + 1 if live is not None else 1,
+            partitions=len(events.partitions),
+            earlier=_earlier(live, len(events.partitions), ends),
+            announced_at=now,
+            reason="headrace rebuild",
+        ),
+        ends=ends,
+        signal_ends=signal_ends,
+        gaps=[*_gaps(events, ends), *_gaps(signals, signal_ends)],
+    )
+
+
+def rebuild(
+    settings: WorkerSettings,
+    planned: Plan,
+    events: RecordedTopic,
+    signals: RecordedTopic,
+    advanced: Progress,
+) -> None:
+    """
+    Make the planned state and announce it. What an earlier try has left of it is deleted first.
+
+    Raises:
+        CommandFailed: If Kafka falls silent.
+        StateMoved: If somebody writes the same state at the same time.
+        StoreError: If Redis does not answer.
+    """
+    users = states.open_rows(settings, planned.state.number)
+    drop(users)
+    done = _Done(advanced, sum(planned.ends.values()) + sum(planned.signal_ends.values()))
+    publisher = BatchPublisher(settings.kafka, prefix=settings.prefix)
+    _fold_users(settings, planned, events, users, publisher, done)
+    ends = {p: signals.end(p) for p in signals.partitions}
+    asyncio.run(_fold_items(settings, signals, ends, users, done))
+    states.announce(settings, planned.state)
+    users.close()
+
+
+def _earlier(live: State | None, partitions: int, ends: Mapping[int, int]) -> tuple[Layout, ...]:
+    """How partitions were numbered before, if the live state was made for another number."""
+    if live is None or live.partitions == partitions:
+        return live.earlier if live is not None else ()
+    until = tuple(ends[partition] for partition in range(live.partitions))
+    return (*live.earlier, Layout(partitions=live.partitions, until=until))
+
+
+def _gaps(topic: RecordedTopic, ends: Mapping[int, int]) -> Iterator[str]:
+    for partition, end in ends.items():
+        for gap in topic.missing(partition, end):
+            yield f"{topic.name} partition {partition}: {gap.first} to {gap.end - 1}"
+
+
+def _fold_users(
+    settings: WorkerSettings,
+    planned: Plan,
+    events: RecordedTopic,
+    users: FeatureRows[str],
+    publisher: BatchPublisher,
+    done: "_Done",
+) -> None:
+    log = log_id(settings.kafka, events.name)
+    max_ahead_ms = round(settings.max_ahead_s * 1000)
+    for family in families(planned.state):
+        folding = Folding({p: Mark(log=log) for p in family})
+        for records in in_order([events.records(p, 0, planned.ends[p]) for p in family]):
+            deltas = folding.take(
+                decode_as_placed(records, planned.state, max_ahead_ms=max_ahead_ms)
+            )
+            if planned.publishes_signals:
+                asyncio.run(publisher(signal_records(deltas)))
+            done.add(len(records))
+        folding.write(users, planned.ends)
+
+
+@dataclass
+class Folding:
+    """The rows and marks of a family of partitions, as its records make them."""
+
+    marks: dict[int, Mark]
+    rows: dict[str, UserRow] = field(default_factory=dict)
+
+    def take(self, decoded: Sequence[Decoded]) -> list[Delta]:
+        """Fold records, in order; returns what they say of items."""
+        signals: list[Delta] = []
+        for one in decoded:
+            outcome, deltas = self._fold(one)
+            self.marks[one.record.partition].settle(one.record.offset, outcome)
+            signals += deltas
+        return signals
+
+    def write(self, users: FeatureRows[str], ends: Mapping[int, int]) -> None:
+        """Write all of it into an empty state: rows first, as workers do."""
+        rows = iter(self.rows.items())
+        while chunk := dict(islice(rows, ROWS_AT_ONCE)):
+            settled = {user: row.settle(ends[row.partition]) for user, row in chunk.items()}
+            users.write_rows(
+                {
+                    user: Replacement(row.to_bytes(), "", row.applied)
+                    for user, row in settled.items()
+                }
+            )
+        for partition, mark in self.marks.items():
+            mark.next_offset = ends[partition]
+        users.write_marks(
+            {
+                partition: Replacement(mark.to_bytes(), "", mark.applied)
+                for partition, mark in self.marks.items()
+                if mark.next_offset
+            }
+        )
+
+    def _fold(self, one: Decoded) -> tuple[Outcome, list[Delta]]:
+        if isinstance(one, Refused):
+            return Outcome.DEAD_LETTERED, []
+        if isinstance(one, Misplaced):
+            return Outcome.REKEYED, []
+        user_id = one.event.user_id
+        row = self.rows.get(user_id) or UserRow()
+        self.rows[user_id], outcome, deltas = refold(row, one)
+        return outcome, deltas
+
+
+async def _fold_items(
+    settings: WorkerSettings,
+    signals: RecordedTopic,
+    ends: Mapping[int, int],
+    users: FeatureRows[str],
+    done: "_Done",
+) -> None:
+    """Have the owner of items, as it is in the worker, take in signals.v1 from its beginning."""
+    catalogue = Catalogue()
+    feed = CatalogueFeed(catalogue, NewTexts(), WorkerMetrics())
+    items = with_prefix(settings.prefix, topics.ITEMS)
+    with Follower(settings.kafka, items, feed.take) as follower:
+        follower.start(CATCH_UP_S)
+    owner = ItemViews(users).owner(
+        settings.kafka,
+        signals.name,
+        category_of=catalogue.category_of,
+        in_memory=settings.items_in_memory,
+    )
+    for partition in signals.partitions:
+        await owner.take_over([partition])
+        for records in signals.records(partition, 0, ends[partition]):
+            await owner.keep(records)
+            done.add(len(records))
+
+
+class _Done:
+    """Tells how much of the logs has been folded."""
+
+    def __init__(self, advanced: Progress, total: int) -> None:
+        self._advanced, self._total, self._read = advanced, max(total, 1), 0
+
+    def add(self, records: int) -> None:
+        self._read += records
+        self._advanced(min(1.0, self._read / self._total))

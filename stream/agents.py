@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import faust
-from faust.types import StreamT
+from faust.types import StreamT, TopicT
 from faust.types.auth import CredentialsT
 from mode.supervisors import CrashingSupervisor
 
 from stream.consume import Handle, MicroBatches
+from stream.transport import TakeOver, Transport
 
 
 def new_app(
@@ -32,13 +34,14 @@ def new_app(
         credentials: How to log in, and whom to trust; None: in the clear.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    return faust.App(
+    app = faust.App(
         group,
         broker=[f"kafka://{server}" for server in kafka_servers.split(",")],
         broker_credentials=credentials,
         datadir=directory / group,
         consumer_group_instance_id=instance_id or None,
-        consumer_auto_offset_reset="earliest",
+        # The transport seeks; a position that the log has lost must not become another one.
+        consumer_auto_offset_reset="none",
         broker_session_timeout=session_timeout_s,
         broker_heartbeat_interval=session_timeout_s / 4,
         # SIGTERM must not wait for a handler that waits for a dead server.
@@ -47,6 +50,8 @@ def new_app(
         topic_disable_leader=True,
         web_enabled=False,
     )
+    app.transport = Transport(app)
+    return app
 
 
 def add_refresh_slates(
@@ -54,6 +59,7 @@ def add_refresh_slates(
     *,
     topic: str,
     handle: Handle,
+    take_over: TakeOver,
     batch_size: int,
     on_ready: Callable[[], None] | None = None,
 ) -> MicroBatches:
@@ -61,19 +67,46 @@ def add_refresh_slates(
     Feed every event of *topic* to *handle* in micro-batches; see `MicroBatches`.
 
     Args:
+        take_over: Says where the partitions begin that have just been assigned.
         on_ready: Called whenever partitions have been assigned, be it none.
     """
-    # Bytes, undecoded: Faust acknowledges a record it cannot decode before an agent sees it.
-    events = app.topic(
-        topic, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw"
-    )
     batches = MicroBatches(
         app, topic=topic, handle=handle, batch_size=batch_size, on_ready=on_ready
     )
 
-    @app.agent(events, name="refresh_slates", supervisor_strategy=CrashingSupervisor)
+    @app.agent(
+        _fetches(app, topic, take_over),
+        name="refresh_slates",
+        supervisor_strategy=CrashingSupervisor,
+    )
     async def refresh_slates(records: StreamT[bytes]) -> None:
         """Fold each event into its user's row, then push that user's refreshed slate."""
         await batches.run(records)
 
     return batches
+
+
+def add_keep_items(
+    app: faust.App, *, topic: str, handle: Handle, take_over: TakeOver, batch_size: int
+) -> MicroBatches:
+    """Feed every record of *topic*, what events say of items, to *handle*; see `MicroBatches`."""
+    batches = MicroBatches(app, topic=topic, handle=handle, batch_size=batch_size)
+
+    @app.agent(
+        _fetches(app, topic, take_over), name="keep_items", supervisor_strategy=CrashingSupervisor
+    )
+    async def keep_items(records: StreamT[bytes]) -> None:
+        """Fold what events say into the rows of their items."""
+        await batches.run(records)
+
+    return batches
+
+
+def _fetches(app: faust.App, topic: str, take_over: TakeOver) -> TopicT:
+    """*topic*, from where *take_over* says, a whole fetch at a time."""
+    transport: Any = app.transport  # ours: see `new_app`
+    transport.take_over[topic] = take_over
+    # Undecoded: Faust acknowledges a record it cannot decode before we see it.
+    return app.topic(
+        topic, key_type=bytes, key_serializer="raw", value_type=bytes, value_serializer="raw"
+    )

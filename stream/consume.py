@@ -7,6 +7,7 @@ from a list of gaps that, once two one-record gaps lie side by side, covers reco
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,8 +26,12 @@ class MicroBatches:
     """
     Feeds one handler, one micro-batch at a time; while one is in flight the next one gathers.
 
+    What waits is bounded: a partition with two batches of records waiting is not fetched from, so
+    it holds at most those and its last fetch. A batch takes the same share of each partition that
+    has records waiting, so that a busy one does not hold up the others.
+
     Args:
-        app: Whose consumer commits.
+        app: Whose consumer commits; its transport is `stream.transport.Transport`.
         topic: The topic's full name.
         handle: Takes records in offset order for each partition, and returns the offset to commit
             for each partition. What it raises stops the worker, and nothing is committed.
@@ -48,7 +53,9 @@ class MicroBatches:
         self._topic = topic
         self._handle = handle
         self._batch_size = batch_size
-        self._arrived: asyncio.Queue[EventT[bytes]] = asyncio.Queue(maxsize=batch_size)
+        self._waiting: dict[int, deque[Any]] = {}  # partition: records as aiokafka has them
+        self._generation: int | None = None  # of all that waits
+        self._arrived = asyncio.Event()
         self._in_flight = asyncio.Lock()
         self._assigned = asyncio.Event()
         self._settled: dict[TP, int] = {}  # the next offset of each partition
@@ -56,9 +63,9 @@ class MicroBatches:
         app.on_partitions_assigned.connect(self._on_assigned)
         app.on_partitions_revoked.connect(self._on_revoked)
 
-    async def run(self, records: StreamT[bytes]) -> None:
-        """Handle *records* until the stream ends."""
-        gathering = asyncio.create_task(self._gather(records))
+    async def run(self, fetches: StreamT[Any]) -> None:
+        """Handle the records of *fetches* until the stream ends."""
+        gathering = asyncio.create_task(self._gather(fetches))
         handling = asyncio.create_task(self._handle_batches())
         try:
             # Whichever ends first has failed: awaiting it raises its reason.
@@ -73,34 +80,69 @@ class MicroBatches:
         """Take nothing more, drop what only waits, and let the batch in flight be committed."""
         self._assigned.clear()
         self._settled.clear()
-        self._drop_waiting()
+        self._waiting.clear()
         async with self._in_flight:
             await self._commit()
+
+    @property
+    def assigned(self) -> bool:
+        """Whether it has been told which partitions are its own, be it none."""
+        return self._assigned.is_set()
 
     def lag(self) -> dict[int, int]:
         """Records not settled yet, for each partition that has had any since its assignment."""
         highwater = self._app.consumer.highwater
         return {tp.partition: max(0, highwater(tp) - at) for tp, at in self._settled.items()}
 
-    async def _gather(self, records: StreamT[bytes]) -> None:
-        async for event in records.noack().events():  # type: ignore[attr-defined]
-            await self._arrived.put(event)
+    async def _gather(self, fetches: StreamT[Any]) -> None:
+        async for fetch in fetches.noack().events():  # type: ignore[attr-defined]
+            self._put(fetch)
+
+    def _put(self, fetch: EventT[Any]) -> None:
+        generation, partition = fetch.message.generation_id, fetch.message.partition
+        # Faust does not take back what an agent holds when its partitions go to another.
+        if generation != self._app.consumer_generation_id:
+            return
+        if generation != self._generation:
+            self._generation = generation
+            self._waiting.clear()
+        waiting = self._waiting.setdefault(partition, deque())
+        waiting.extend(fetch.value)
+        if len(waiting) >= 2 * self._batch_size:
+            self._app.consumer.pause_partitions({TP(self._topic, partition)})
+        self._arrived.set()
 
     async def _handle_batches(self) -> None:
         while True:
-            events = [await self._arrived.get()]
+            await self._arrived.wait()
             await self._assigned.wait()
             # No await from here to the lock: a revocation sees the batch either waiting or at work.
-            while len(events) < self._batch_size and not self._arrived.empty():
-                events.append(self._arrived.get_nowait())
-            # Faust does not take back what an agent holds when its partitions go to another.
-            current = [event for event in events if self._is_current(event)]
-            if current:
+            records = self._take()
+            if records:
                 async with self._in_flight:
-                    await self._handle_batch(current)
+                    await self._handle_batch(records)
+            else:
+                self._arrived.clear()
 
-    async def _handle_batch(self, events: Sequence[EventT[bytes]]) -> None:
-        offsets = await self._handle([_record(event) for event in events])
+    def _take(self) -> list[Record]:
+        if self._generation != self._app.consumer_generation_id:
+            self._waiting.clear()
+        taken: list[Record] = []
+        shortest_first = sorted(self._waiting.items(), key=lambda one: len(one[1]))
+        for left, (partition, waiting) in zip(
+            range(len(shortest_first), 0, -1), shortest_first, strict=True
+        ):
+            share = -(-(self._batch_size - len(taken)) // left)  # rounded up
+            was_full = len(waiting) >= 2 * self._batch_size
+            taken += (_record(waiting.popleft()) for _ in range(min(share, len(waiting))))
+            if was_full and len(waiting) < 2 * self._batch_size:
+                self._app.consumer.resume_partitions({TP(self._topic, partition)})
+            if not waiting:
+                del self._waiting[partition]
+        return taken
+
+    async def _handle_batch(self, records: Sequence[Record]) -> None:
+        offsets = await self._handle(records)
         settled = {TP(self._topic, partition): at for partition, at in offsets.items()}
         self._settled |= settled
         self._uncommitted |= settled
@@ -115,16 +157,10 @@ class MicroBatches:
         if self._uncommitted and await consumer._commit_offsets(self._uncommitted):
             self._uncommitted = {}
 
-    def _is_current(self, event: EventT[bytes]) -> bool:
-        return event.message.generation_id == self._app.consumer_generation_id
-
-    def _drop_waiting(self) -> None:
-        while not self._arrived.empty():
-            self._arrived.get_nowait()
-
     async def _on_assigned(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         (assigned,) = args
-        log.info("partitions_assigned", partitions=sorted(tp.partition for tp in assigned))
+        mine = sorted(tp.partition for tp in assigned if tp.topic == self._topic)
+        log.info("partitions_assigned", topic=self._topic, partitions=mine)
         self._assigned.set()
         if self._on_ready is not None:
             self._on_ready()
@@ -132,17 +168,16 @@ class MicroBatches:
     async def _on_revoked(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         (revoked,) = args
         await self.settle()
-        log.info("partitions_revoked", partitions=sorted(tp.partition for tp in revoked))
+        mine = sorted(tp.partition for tp in revoked if tp.topic == self._topic)
+        log.info("partitions_revoked", topic=self._topic, partitions=mine)
 
 
-def _record(event: EventT[bytes]) -> Record:
-    message = event.message
-    headers: Any = message.headers or ()  # pairs; a mapping with some transports
+def _record(fetched: Any) -> Record:
     return Record(
-        partition=message.partition,
-        offset=message.offset,
-        timestamp_ms=round(message.timestamp * 1000),
-        key=message.key,
-        value=message.value,
-        headers=tuple(headers.items() if isinstance(headers, dict) else headers),
+        partition=fetched.partition,
+        offset=fetched.offset,
+        timestamp_ms=fetched.timestamp,
+        key=fetched.key,
+        value=fetched.value,
+        headers=tuple(fetched.headers),
     )

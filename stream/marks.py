@@ -1,8 +1,8 @@
 """A partition's mark: how far it has been settled, and what became of each of its records."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import orjson
 
@@ -22,8 +22,8 @@ class LogId(NamedTuple):
 NO_LOG = LogId("", "")
 
 
-class WrongLog(Exception):
-    """A mark speaks of another Kafka cluster, or of a topic that has been made again since."""
+class LogMismatch(Exception):
+    """The log is not the one that the marks speak of, or no longer reaches as far: rebuild."""
 
 
 @dataclass(slots=True)
@@ -72,6 +72,16 @@ class Mark:
         )
 
 
+class MarkStore(Protocol):
+    """Where marks are kept, beside rows."""
+
+    async def read(
+        self, keys: Sequence[Any], partitions: Sequence[int], /
+    ) -> tuple[list[bytes | None], list[bytes | None]]:
+        """Rows and marks, in the order asked; None where there is none."""
+        ...
+
+
 class OwnMarks:
     """
     The marks of the partitions that this worker owns, as it wrote them last.
@@ -92,12 +102,12 @@ class OwnMarks:
         Begin with the partitions just assigned, and with them alone.
 
         Raises:
-            WrongLog: If a mark speaks of another log.
+            LogMismatch: If a mark speaks of another log.
         """
         marks = self._read(stored)
         for partition, mark in marks.items():
             if mark.log != self._log:
-                raise WrongLog(
+                raise LogMismatch(
                     f"partition {partition} was settled up to {mark.next_offset} in another log: "
                     f"{_differing(mark.log, self._log)}"
                 )
@@ -113,10 +123,10 @@ class OwnMarks:
         """
         marks = self._read(stored)
         for partition, mark in marks.items():
-            if self._last.setdefault(partition, mark.applied) != mark.applied:
+            if self._last.get(partition) != mark.applied:
                 raise StateMoved(
                     f"the mark of partition {partition} is at {mark.next_offset}, "
-                    f"this worker left it at {self._last[partition] or 0}"
+                    f"this worker left it at {self._last.get(partition, 'none: not its own')}"
                 )
         return marks
 
@@ -137,6 +147,21 @@ class OwnMarks:
 
     def _read(self, stored: Mapping[int, bytes | None]) -> dict[int, Mark]:
         return {p: Mark.from_bytes(raw, self._log) for p, raw in stored.items()}
+
+
+async def take_over(store: MarkStore, marks: OwnMarks, partitions: Sequence[int]) -> dict[int, int]:
+    """
+    Make *partitions*, just assigned, this worker's own.
+
+    Returns:
+        Partition to the offset that its mark names.
+
+    Raises:
+        LogMismatch: If a mark speaks of another log.
+    """
+    _, stored = await store.read([], partitions)
+    own = marks.own(dict(zip(partitions, stored, strict=True)))
+    return {partition: mark.next_offset for partition, mark in own.items()}
 
 
 def _differing(stored: LogId, ours: LogId) -> str:

@@ -1,0 +1,142 @@
+"""
+Faust's Kafka transport, with two differences: where it begins to read, and how much it hands over.
+
+Faust begins where the group has committed, and goes on from the log's beginning if that is gone.
+Here each partition begins where its mark says, and a log that no longer reaches so far is refused.
+
+Faust makes four tasks for each record; here what was fetched of a partition is one message, whose
+value is the list of its records, so the cost is the fetch's and not the record's.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from aiokafka.errors import IllegalStateError  # type: ignore[import-untyped]
+from faust.transport.consumer import Fetcher
+from faust.transport.drivers import aiokafka
+from faust.types import TP, AppT, ConsumerMessage
+
+from stream.marks import LogMismatch
+
+TakeOver = Callable[[Sequence[int]], Awaitable[Mapping[int, int]]]
+"""Told which partitions of a topic are now ours, answers with the next offset of each one."""
+
+SEEK_TIMEOUT_S = 60.0
+
+
+class Consumer(aiokafka.Consumer):
+    """Begins where the marks say, and hands over whole fetches."""
+
+    transport: "Transport"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # The consumer's generation, and where its partitions begin: found when it was assigned
+        # them, used before its first fetch.
+        self._found: tuple[int, Mapping[TP, int]] | None = None
+        self._sought = -1  # the generation whose partitions are where they should be
+
+    async def perform_seek(self) -> None:
+        """Find out where to begin; Faust calls this once partitions have been assigned."""
+        generation = self.app.consumer_generation_id
+        try:
+            async with asyncio.timeout(SEEK_TIMEOUT_S):
+                self._found = generation, await self._starts()
+        except Exception as error:  # Faust would go on without having sought
+            await self.app.crash(error)
+            raise
+
+    async def _starts(self) -> dict[TP, int]:
+        """The lower of mark and commit for each partition: a store may have come back older."""
+        mine = sorted(self.assignment())
+        committed = await self.seek_to_committed()
+        earliest = await self.earliest_offsets(*mine)
+        latest = await self.highwaters(*mine)
+        starts: dict[TP, int] = {}
+        for topic, take_over in self.transport.take_over.items():
+            partitions = [tp.partition for tp in mine if tp.topic == topic]
+            for partition, marked in (await take_over(partitions)).items():
+                tp = TP(topic, partition)
+                start = min(marked, marked if committed[tp] is None else committed[tp])
+                _require_reach(tp, start, marked, earliest[tp], latest[tp])
+                starts[tp] = start
+        return starts
+
+    async def _drain_messages(self, fetcher: Fetcher) -> None:  # type: ignore[override]
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                generation, records = await self._fetch()
+                for tp, fetched in records.items():
+                    await self.callback(self._message(TP(*tp), fetched, generation))
+        except self.consumer_stopped_errors:
+            if not self.app.should_stop:
+                raise
+
+    async def _fetch(self) -> tuple[int, Mapping[TP, list[Any]]]:
+        """
+        What has arrived, stamped with the generation under which it was fetched.
+
+        What a fetch brings while the partitions change hands is left out: it was read from before
+        the seek that follows.
+        """
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
+        generation = self.app.consumer_generation_id
+        active = self._get_active_partitions()
+        if not active or not await self._seek_once(generation):
+            await self.sleep(0.02)
+            return generation, {}
+        records = await self._getmany(active, timeout=1.0)
+        if generation != self.app.consumer_generation_id or not self.flow_active:
+            return generation, {}
+        return generation, records
+
+    async def _seek_once(self, generation: int) -> bool:
+        """Whether the partitions of *generation* are where they should be."""
+        if self._sought != generation and self._found is not None and self._found[0] == generation:
+            try:
+                await self._thread.seek_wait(self._found[1])
+            except IllegalStateError:
+                return False  # they have gone to another in the meantime
+            self._sought = generation
+        return self._sought == generation
+
+    def _message(self, tp: TP, records: Any, generation: int) -> ConsumerMessage:
+        newest = records[-1]
+        return ConsumerMessage(
+            *(tp.topic, tp.partition, newest.offset),
+            *(newest.timestamp / 1000, newest.timestamp_type),
+            headers=None,
+            key=None,
+            value=records,
+            checksum=None,
+            tp=tp,
+            generation_id=generation,
+        )
+
+
+class Transport(aiokafka.Transport):
+    """
+    Args:
+        app: Whose transport it becomes.
+    """
+
+    Consumer = Consumer
+
+    def __init__(self, app: AppT) -> None:
+        super().__init__(app.conf.broker_consumer, app)
+        self.take_over: dict[str, TakeOver] = {}  # by topic
+
+
+def _require_reach(tp: TP, start: int, marked: int, earliest: int, latest: int) -> None:
+    if start < earliest:
+        raise LogMismatch(
+            f"partition {tp.partition} of {tp.topic} is settled up to {start}, "
+            f"and its log begins at {earliest}"
+        )
+    if marked > latest:
+        raise LogMismatch(
+            f"partition {tp.partition} of {tp.topic} is settled up to {marked}, "
+            f"and its log ends at {latest}"
+        )

@@ -115,6 +115,10 @@ class ItemRow:
         """Neighbours of one kind, as faded at `as_of_ms`; first those surely heaviest."""
         return self._neighbours[kind].best(1 / self._growth(_WEEK, self.as_of_ms))
 
+    def floor(self, kind: Kind) -> float:
+        """The most that a neighbour weighs, at `as_of_ms`, that is not listed."""
+        return self._neighbours[kind].floor / self._growth(_WEEK, self.as_of_ms)
+
     def log_interest(self) -> float:
         """
         Base-2 logarithm of the visits, halving by the day, in half-lives since the epoch.

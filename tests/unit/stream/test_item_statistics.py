@@ -1,0 +1,198 @@
+"""The owner of items on fakes: what it writes, and that no death and no zombie changes it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream.history import Outcome
+from stream.item_row import ItemRow
+from stream.item_statistics import ItemStatistics
+from stream.keys import item_key
+from stream.marks import Mark, OwnMarks
+from stream.records import Record
+from stream.signals import Delta, Kind, signal_records
+from stream.state import StateMoved
+from stream.trending import Trending
+from tests.builders import T0_MS
+from tests.fakes import Crash, FakeStore
+
+PARTITIONS = 2
+NAMES = ("hat", "shoes", "scarf")
+
+
+class Shop:
+    """The feature store of a shop, and whoever owns its items now."""
+
+    def __init__(self) -> None:
+        self.items, self.trending = FakeStore(), FakeStore()
+
+    def owner(self, in_memory: int = 100) -> ItemStatistics:
+        """A worker that has just been assigned all partitions."""
+        # The lists and the rows are written while the marks are as expected, so they share those.
+        self.trending.applied = {**self.trending.applied}
+        owner = ItemStatistics(
+            self.items,
+            _Beside(self.trending, self.items),
+            OwnMarks(),
+            category_of={item_key("hat"): "hats"}.get,
+            in_memory=in_memory,
+        )
+        asyncio.run(owner.take_over(range(PARTITIONS)))
+        return owner
+
+    def rows(self) -> dict[int, ItemRow]:
+        return {key: ItemRow.from_bytes(raw) for key, raw in self.items.rows.items()}
+
+    def lists(self) -> Trending:
+        return Trending.merged(map(Trending.from_bytes, self.trending.rows.values()))
+
+
+class _Beside:
+    """Another view of one store, under the marks of the first."""
+
+    def __init__(self, own: FakeStore, marks: FakeStore) -> None:
+        self._own, self._marks = own, marks
+
+    async def read(self, keys: Any, partitions: Any) -> Any:
+        rows, _ = await self._own.read(keys, [])
+        return rows, [self._marks.marks.get(p) for p in partitions]
+
+    async def write_rows(self, rows: Any, expected_marks: Any) -> None:
+        self._marks._replace({}, {}, expected_marks)
+        await self._own.write_rows(rows, {})
+
+    async def write_marks(self, marks: Any) -> None:
+        raise NotImplementedError
+
+
+def a_log(events: Sequence[tuple[str, str]], records: int = 1) -> list[Record]:
+    """Clicks on items that follow another, as *records* records a partition of signals."""
+    deltas = [
+        [
+            Delta(item_key(item), 0, at, Kind.COUNT, 3, 0, 1.0, T0_MS + at),
+            Delta(item_key(item), 0, at, Kind.CO_VISITED, 0, item_key(other), 1.0, T0_MS + at),
+        ]
+        for at, (item, other) in enumerate(events)
+    ]
+    log, offsets = [], dict.fromkeys(range(PARTITIONS), 0)
+    size = max(1, len(deltas) // records)
+    for first in range(0, len(deltas), size):
+        said = [delta for one in deltas[first : first + size] for delta in one]
+        for sent in signal_records(said, PARTITIONS):
+            assert sent.partition is not None
+            offset = offsets[sent.partition]
+            offsets[sent.partition] += 1
+            log.append(Record(sent.partition, offset, 0, sent.key, sent.value))
+    return log
+
+
+def keep(owner: ItemStatistics, records: Sequence[Record]) -> dict[int, int]:
+    return dict(asyncio.run(owner.keep(records)))
+
+
+def test_what_events_say_is_in_the_rows_the_lists_and_the_marks() -> None:
+    """The main job."""
+    shop = Shop()
+    log = a_log([("hat", "shoes"), ("hat", "scarf"), ("shoes", "hat")], records=3)
+
+    committed = keep(shop.owner(), log)
+
+    hat = shop.rows()[item_key("hat")]
+    assert hat.counts()[3].ever == 2
+    assert {one.item_key for one in hat.neighbours(Kind.CO_VISITED)} == {
+        item_key("shoes"),
+        item_key("scarf"),
+    }
+    assert [key for key, _ in shop.lists().best(9)] == [item_key("hat"), item_key("shoes")]
+    assert [key for key, _ in shop.lists().best(9, "hats")] == [item_key("hat")]
+    assert committed == {p: Mark.from_bytes(raw).next_offset for p, raw in shop.items.marks.items()}
+    assert (
+        sum(Mark.from_bytes(raw).counts[Outcome.FOLDED] for raw in shop.items.marks.values()) == 3
+    )
+
+
+def test_an_owner_of_before_writes_nothing() -> None:
+    """It was paused, another took over, and now it wakes up with its rows in memory."""
+    shop = Shop()
+    log = a_log([("hat", "shoes")] * 4, records=4)
+    zombie = shop.owner()
+    keep(zombie, log[:1])
+    keep(shop.owner(), log[1:3])
+    rows, lists, marks = dict(shop.items.rows), dict(shop.trending.rows), dict(shop.items.marks)
+
+    with pytest.raises(StateMoved):
+        keep(zombie, log[1:])
+
+    assert (shop.items.rows, shop.trending.rows, shop.items.marks) == (rows, lists, marks)
+
+
+def test_items_beyond_the_memory_are_read_again() -> None:
+    """A catalogue may be larger than a worker."""
+    log = a_log([("hat", "shoes"), ("shoes", "hat"), ("hat", "scarf"), ("scarf", "hat")] * 5, 20)
+    large, small = Shop(), Shop()
+    owner = small.owner(in_memory=1)
+
+    for record in log:
+        keep(owner, [record])
+    keep(large.owner(), log)
+
+    assert small.rows() == large.rows()
+
+
+def test_what_was_assigned_to_another_is_forgotten() -> None:
+    """By the time it comes back, it is no longer what it was."""
+    shop = Shop()
+    log = a_log([("hat", "shoes")] * 3, records=3)
+    first, second = shop.owner(), None
+    keep(first, log[:1])
+    second = shop.owner()
+    keep(second, log[1:2])
+
+    asyncio.run(first.take_over(range(PARTITIONS)))
+    keep(first, log[2:])
+
+    assert shop.rows()[item_key("hat")].counts()[3].ever == 3
+
+
+events = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES)), min_size=1, max_size=20
+)
+DEATHS = ("before rows", "after rows", "before marks", "after marks")
+
+
+@settings(deadline=None, max_examples=150)
+@given(events, st.integers(1, 8), st.data())
+def test_a_death_anywhere_changes_nothing(
+    drawn: list[tuple[str, str]], records: int, data: st.DataObject
+) -> None:
+    """Killed before or after any write, and cut into other batches: same rows, lists, and marks."""
+    log = a_log(drawn, records)
+    calm, shaken = Shop(), Shop()
+    keep(calm.owner(), log)
+
+    committed: dict[int, int] = {}
+    owner, deaths = shaken.owner(), 0
+    while left := [r for r in log if r.offset >= committed.get(r.partition, 0)]:
+        store = data.draw(st.sampled_from([shaken.items, shaken.trending]), label="store")
+        store.die_at = data.draw(st.sampled_from([None, *DEATHS]), label="death")
+        if deaths > 5:
+            store.die_at = None
+        try:
+            committed |= keep(owner, left[: data.draw(st.integers(1, 5), label="batch")])
+        except Crash:
+            deaths += 1
+            owner = shaken.owner()
+            committed = asyncio.run(owner.take_over(range(PARTITIONS)))
+        store.die_at = None
+
+    for key, row in calm.rows().items():
+        again = shaken.rows()[key]
+        assert (again.counts(), again.sources) == (row.counts(), row.sources)
+        assert again.to_bytes() == row.to_bytes()
+    assert shaken.lists() == calm.lists()
+    ends = {p: Mark.from_bytes(raw).next_offset for p, raw in shaken.items.marks.items()}
+    assert ends == {p: Mark.from_bytes(raw).next_offset for p, raw in calm.items.marks.items()}

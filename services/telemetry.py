@@ -15,6 +15,8 @@ from prometheus_client import (
     Histogram,
 )
 
+from stream.deployments import Deployment
+
 STAGES = (
     *("decode", "read", "fold", "rank", "retrieve", "signals", "write"),
     *("slate", "publish", "mark"),
@@ -228,9 +230,22 @@ class VersionMetrics:
             ["model"],
             registry=registry,
         )
+        self._circuit_open = Gauge(
+            "headrace_ranker_circuit_open",
+            "1 while a version is not asked because it did not answer, and is probed; else 0.",
+            ["version"],
+            registry=registry,
+        )
         self._version = Gauge(
             "headrace_model_version", "The serving version.", ["model"], registry=registry
         )
+        self._since = Gauge(
+            "headrace_model_since_timestamp_seconds",
+            "Since when it serves; after a start, when the state was last changed.",
+            ["model"],
+            registry=registry,
+        )
+        self._serves: dict[str, str] = {}
 
     def count_slate(self, version: str) -> None:
         """Count a slate that *version* made."""
@@ -245,6 +260,10 @@ class VersionMetrics:
         """Count a failed request; *reason* is one of few words, never a message."""
         self._requests.labels(version).inc()
         self._unavailable.labels(version, reason).inc()
+
+    def circuit_opened(self, version: str, is_open: bool) -> None:
+        """Say whether a version is left alone, or asked as usual."""
+        self._circuit_open.labels(version).set(is_open)
 
     def fell_back(self, version: str) -> None:
         """Count a request that the serving version answered in place of the canary."""
@@ -265,10 +284,13 @@ class VersionMetrics:
         """Count a micro-batch that was not compared."""
         self._dropped.labels(version).inc()
 
-    def follow(self, model: str, version: str, revision: int) -> None:
-        """Record that *version*, a decimal number, serves since *revision*."""
-        self._version.labels(model).set(int(version))
-        self._revision.labels(model).set(revision)
+    def follow(self, state: Deployment) -> None:
+        """Record who serves now, and since when."""
+        self._version.labels(state.model).set(int(state.version))
+        self._revision.labels(state.model).set(state.revision)
+        if self._serves.get(state.model) != state.version:  # and not only a canary has changed
+            self._serves[state.model] = state.version
+            self._since.labels(state.model).set(state.changed_at.timestamp())
 
 
 class ArchiverMetrics:

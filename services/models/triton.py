@@ -6,8 +6,9 @@ Messages of `RankerUnavailable` start with one of four reasons, fit for a metric
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ import tritonclient.grpc.aio as triton
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from services.models.circuit import Circuit
 from stream.ranking import Ranked, RankerInput, RankerUnavailable
 
 DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
@@ -35,7 +37,6 @@ CHANNEL = [
     ("grpc.max_receive_message_length", -1),
 ]
 PROBE_TIMEOUT_S = 1.0
-PROBE_PAUSE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,20 @@ def connect(address: str) -> Client:
 class TritonRanker:
     """`stream.ranking.Ranker` on a Triton server: one request per micro-batch."""
 
-    def __init__(self, address: str, *, model_name: str = "ranker") -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        model_name: str = "ranker",
+        circuit_opened: Callable[[str, bool], None] = lambda version, is_open: None,
+    ) -> None:
+        """*circuit_opened* hears when a version is no longer asked, and when it is again."""
         self._address = address
         self._model = model_name
+        self._circuit_opened = circuit_opened
         self._client: Client | None = None
         self._contracts: dict[str, Contract] = {}
-        self._probing: dict[str, asyncio.Task[None]] = {}  # by version
+        self._circuits: dict[str, Circuit] = {}  # by version
 
     async def rank(
         self, inputs: Sequence[RankerInput], *, version: str, deadline_s: float
@@ -70,24 +79,25 @@ class TritonRanker:
         """
         Rank the whole catalogue of *version* for each user.
 
-        After a timeout the version's calls fail at once, until a probe in the background has had an
-        answer: a hung server must not cost every micro-batch its whole deadline.
-
         Raises:
-            RankerUnavailable: If the answer is late, missing or malformed.
+            RankerUnavailable: If the answer is late, missing or malformed; at once while the
+                version's `Circuit` is open.
         """
-        if version in self._probing and not self._probing[version].done():
-            raise RankerUnavailable("late: no answer lately; probing until there is one")
+        if version not in self._circuits:
+            opened = partial(self._circuit_opened, version)
+            self._circuits[version] = Circuit(partial(self._probe, version), opened)
+        return await self._circuits[version].call(
+            partial(self._rank_in_time, inputs, version, deadline_s)
+        )
+
+    async def _rank_in_time(
+        self, inputs: Sequence[RankerInput], version: str, deadline_s: float
+    ) -> Ranked:
         try:
             async with asyncio.timeout(deadline_s):
                 return await self._rank_as_promised(inputs, version, deadline_s)
         except TimeoutError:
-            self._suspect(version)
             raise RankerUnavailable(f"late: no answer within {deadline_s * 1000:.0f} ms") from None
-        except RankerUnavailable as error:
-            if str(error).startswith("late"):
-                self._suspect(version)
-            raise
 
     async def contract(self, version: str, *, deadline_s: float) -> Contract:
         """What *version* expects and promises; asked once. Raises `RankerUnavailable`."""
@@ -98,8 +108,8 @@ class TritonRanker:
 
     async def close(self) -> None:
         """Give the connection back."""
-        for probing in self._probing.values():
-            probing.cancel()
+        for circuit in self._circuits.values():
+            circuit.close()
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -148,27 +158,10 @@ class TritonRanker:
             self._client = connect(self._address)
         return self._client
 
-    def _suspect(self, version: str) -> None:
-        self._probing[version] = asyncio.create_task(self._probe_until_answered(version))
-
-    async def _probe_until_answered(self, version: str) -> None:
-        while True:
-            try:
-                contract = await self.contract(version, deadline_s=PROBE_TIMEOUT_S)
-                await infer(
-                    self._connected(),
-                    self._model,
-                    version,
-                    contract,
-                    {name: np.zeros((1, 1), dtype) for name, (_, dtype) in DTYPES.items()},
-                    PROBE_TIMEOUT_S,
-                )
-            except RankerUnavailable as error:
-                if not str(error).startswith("late"):
-                    return  # it answers, if only to refuse: calls fail fast by themselves
-                await asyncio.sleep(PROBE_PAUSE_S)
-            else:
-                return
+    async def _probe(self, version: str) -> None:
+        contract = await self.contract(version, deadline_s=PROBE_TIMEOUT_S)
+        nobody = {name: np.zeros((1, 1), dtype) for name, (_, dtype) in DTYPES.items()}
+        await infer(self._connected(), self._model, version, contract, nobody, PROBE_TIMEOUT_S)
 
 
 def pad(inputs: Sequence[RankerInput], length: int) -> dict[str, NDArray[Any]]:

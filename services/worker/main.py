@@ -114,7 +114,11 @@ async def _run(settings: WorkerSettings) -> None:
         for follower in followers:
             await asyncio.to_thread(follower.start, CATCH_UP_S)
         log.info("catalogue_read", items=len(catalogue))
-        triton = TritonRanker(settings.triton_address, model_name=settings.model_name)
+        triton = TritonRanker(
+            settings.triton_address,
+            model_name=settings.model_name,
+            circuit_opened=version_metrics.circuit_opened,
+        )
         towers = TritonTowers(settings.triton_address)
         newcomers = NewcomerWatch(new_texts, towers, partial(_in_use, feed))
         ranker = RankerWithNewcomers(triton, newcomers)
@@ -216,7 +220,7 @@ def _in_use(feed: DeploymentFeed) -> tuple[str, ...]:
 
 
 def _followed(metrics: VersionMetrics, state: Deployment) -> None:
-    metrics.follow(state.model, state.version, state.revision)
+    metrics.follow(state)
     log.info(
         "deployment_followed",
         model=state.model,

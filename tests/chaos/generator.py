@@ -28,6 +28,7 @@ EVENT_TYPES = {
     "refund": 1,
     "dislike": 1,
 }
+WHALE = "whale"
 DEEP = 100_000
 LARGE_BYTES = 1_000_000
 
@@ -50,13 +51,18 @@ class Traffic:
     late: float = 0.02
     garbage: float = 0.005
     misplaced: float = 0.01
+    whale: float = 0.0  # share of one single user
 
 
 Delivered = Callable[[Entry], None]
 
 
 class Generator:
-    """One thread, two producers: Kafka's own partitioner, and librdkafka's default."""
+    """
+    One thread, two producers: Kafka's own partitioner, and librdkafka's default.
+
+    `traffic` may be replaced while it runs.
+    """
 
     def __init__(
         self, servers: str, prefix: str, traffic: Traffic, seed: int, on_delivered: Delivered
@@ -94,12 +100,14 @@ class Generator:
         self._garbage(POISON[name])
 
     def _send_steadily(self) -> None:
-        began_s, sent = time.monotonic(), 0
+        last_s, owed = time.monotonic(), 0.0
         while not self._stop.is_set():
-            due = int((time.monotonic() - began_s) * self.traffic.rate)
-            for _ in range(due - sent):
+            now_s = time.monotonic()
+            owed += (now_s - last_s) * self.traffic.rate
+            last_s = now_s
+            for _ in range(int(owed)):
                 self._send_one()
-            sent = due
+            owed %= 1.0
             for producer in self._producers.values():
                 producer.poll(0)
             self._stop.wait(TICK_S)
@@ -146,9 +154,7 @@ class Generator:
         self._produce(Entry(Kind.GARBAGE, ""), b"g%d" % self._random.randrange(1_000), value)
 
     def _new_event(self, kind: Kind) -> tuple[Entry, bytes]:
-        draw, traffic = self._random, self.traffic
-        hot = draw.random() < traffic.hot_share
-        number = draw.randrange(traffic.hot_users if hot else traffic.users)
+        draw = self._random
         at_ms = time.time_ns() // 1_000_000
         if kind is Kind.LATE:
             at_ms -= draw.randrange(1_000, 3_600_000)
@@ -159,11 +165,19 @@ class Generator:
             "event_timestamp": datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(
                 timespec="milliseconds"
             ),
-            "user_id": f"{'hot' if hot else 'u'}{number}",
-            **_object_of(event_type, draw, traffic.items),
+            "user_id": self._user(),
+            **_object_of(event_type, draw, self.traffic.items),
         }
         entry = Entry(kind, event["user_id"], event["event_id"], event_type, at_ms)
         return entry, orjson.dumps(event)
+
+    def _user(self) -> str:
+        draw, traffic = self._random, self.traffic
+        if draw.random() < traffic.whale:
+            return WHALE
+        if draw.random() < traffic.hot_share:
+            return f"hot{draw.randrange(traffic.hot_users)}"
+        return f"u{draw.randrange(traffic.users)}"
 
     def _produce(
         self,

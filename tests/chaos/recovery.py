@@ -15,15 +15,22 @@ from tests.chaos.ledger import ANSWERED, Entry, Ledger
 SAMPLE_S = 0.1
 WINDOW_S = 1.0
 
+OnAnswer = Callable[[str, float], None]
+
 
 class Waiting:
     """
     The events that the broker has and no slate has answered.
 
     A slate answers every event of its user at or below its ``state.offset``.
+
+    Args:
+        on_answer: Told the user of each event answered, and the seconds since it was sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_answer: OnAnswer = lambda user_id, seconds: None) -> None:
+        self._on_answer = on_answer
+        self.answers = 0
         self._sent: dict[str, deque[tuple[int, float]]] = {}  # user to offset and time, in order
         self._answered: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -44,7 +51,9 @@ class Waiting:
             self._answered[slate.user_id] = max(offset, self._answered.get(slate.user_id, -1))
             waiting = self._sent.get(slate.user_id, deque())
             while waiting and waiting[0][0] <= offset:
-                waiting.popleft()
+                _, sent_s = waiting.popleft()
+                self.answers += 1
+                self._on_answer(slate.user_id, time.monotonic() - sent_s)
             if not waiting:
                 self._sent.pop(slate.user_id, None)
 
@@ -61,8 +70,8 @@ class Waiting:
 class Watch:
     """Reads the results topic in a thread, as a storefront would."""
 
-    def __init__(self, servers: str, topic: str) -> None:
-        self.waiting = Waiting()
+    def __init__(self, servers: str, topic: str, waiting: Waiting) -> None:
+        self.waiting = waiting
         self.slates = 0
         self._modelled: deque[tuple[float, bool]] = deque()  # received, whether a model ranked it
         self._consumer = Consumer(

@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 from stream import topics
 from tests.chaos.faults import FAULTS, OF_THE_MODEL, SESSION_TIMEOUT_S, Scene
 from tests.chaos.generator import Generator, Traffic
-from tests.chaos.recovery import Freshness, Watch
+from tests.chaos.recovery import Freshness, Waiting, Watch
 from tests.chaos.stack import ChaosStack
 from tests.chaos.verdict import Verdict, judge, settle
 from tests.tiny_model import build_tiny_version
@@ -107,7 +107,7 @@ def run(plan: Plan, data_dir: Path, say: Say, progress: Say) -> Report:
             environment = stack.environment
             servers, prefix = environment["HEADRACE_KAFKA_SERVERS"], environment["HEADRACE_PREFIX"]
             results = topics.with_prefix(prefix, topics.RECOMMENDATIONS)
-            watch = open_.enter_context(Watch(servers, results))
+            watch = open_.enter_context(Watch(servers, results, Waiting()))
             generator = open_.enter_context(
                 Generator(servers, prefix, plan.traffic, plan.seed, watch.waiting.delivered)
             )

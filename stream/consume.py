@@ -91,8 +91,18 @@ class MicroBatches:
 
     def lag(self) -> dict[int, int]:
         """Records not settled yet, for each partition that has had any since its assignment."""
-        highwater = self._app.consumer.highwater
-        return {tp.partition: max(0, highwater(tp) - at) for tp, at in self._settled.items()}
+        ends = {tp: self._end_of(tp) for tp in self._settled}
+        return {
+            tp.partition: max(0, end - at)
+            for tp, at in self._settled.items()
+            if (end := ends[tp]) is not None
+        }
+
+    def _end_of(self, tp: TP) -> int | None:
+        try:
+            return self._app.consumer.highwater(tp)  # None before its first fetch
+        except AssertionError:  # it has gone to another, which the consumer's thread learns first
+            return None
 
     async def _gather(self, fetches: StreamT[Any]) -> None:
         async for fetch in fetches.noack().events():  # type: ignore[attr-defined]

@@ -12,7 +12,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from aiokafka.errors import IllegalStateError  # type: ignore[import-untyped]
+from aiokafka.errors import (  # type: ignore[import-untyped]
+    IllegalStateError,
+    NoOffsetForPartitionError,
+)
 from faust.transport.consumer import Fetcher
 from faust.transport.drivers import aiokafka
 from faust.types import TP, AppT, ConsumerMessage
@@ -87,7 +90,10 @@ class Consumer(aiokafka.Consumer):
         if not active or not await self._seek_once(generation):
             await self.sleep(0.02)
             return generation, {}
-        records = await self._getmany(active, timeout=1.0)
+        try:
+            records = await self._getmany(active, timeout=1.0)
+        except NoOffsetForPartitionError:
+            return generation, {}  # of a new partition, from before the seek: it has one since
         if generation != self.app.consumer_generation_id or not self.flow_active:
             return generation, {}
         return generation, records

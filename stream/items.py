@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from stream.events import Currency, Id, InvalidEvent, Timestamp, faults
 
+Name = Annotated[str, StringConstraints(max_length=256)]
+
 
 class InvalidItem(InvalidEvent):
     """These bytes are not an item. Permanent: retrying cannot help."""
@@ -20,15 +22,15 @@ class Item(BaseModel):
     title: str = Field(min_length=1, max_length=1024)
     description: str | None = Field(None, max_length=65_536)
     brand: str | None = Field(None, max_length=256)
-    categories: tuple[Annotated[str, StringConstraints(max_length=256)], ...] = Field(
-        (), description="Outermost first."
-    )
+    categories: tuple[Name, ...] = Field((), max_length=32, description="Outermost first.")
     price: float | None = Field(None, ge=0, le=1e12, allow_inf_nan=False)
     currency: Currency | None = None
     available: bool = True
     image_url: str | None = Field(None, max_length=2048)
     created_at: Timestamp | None = None
-    attributes: dict[str, str] = {}
+    attributes: dict[Name, Annotated[str, StringConstraints(max_length=4096)]] = Field(
+        {}, max_length=256
+    )
 
 
 def parse_item(raw: bytes) -> Item:

@@ -115,9 +115,16 @@ class Load:
 
     Args:
         prefix: Of the topics.
+        linger_ms: For so long the storefront gathers events before it sends them. 0 is for slates
+            that are wanted soon; librdkafka's default of 5 for those that are wanted in numbers.
+
+    Attributes:
+        sent: Events, so far.
     """
 
-    def __init__(self, kafka: KafkaConnection, prefix: str, traffic: Traffic) -> None:
+    def __init__(
+        self, kafka: KafkaConnection, prefix: str, traffic: Traffic, *, linger_ms: int
+    ) -> None:
         self._topic = with_prefix(prefix, topics.EVENTS)
         results = with_prefix(prefix, topics.RECOMMENDATIONS)
         self._consumer: Consumer = whole_topic(kafka, results, from_beginning=False)[0]
@@ -126,7 +133,7 @@ class Load:
                 **kafka.config(),
                 "partitioner": "murmur2_random",
                 "acks": "all",
-                "linger.ms": 0,  # as storefronts do who want their slates soon
+                "linger.ms": linger_ms,
                 "compression.type": "lz4",
                 "log_level": 0,
             }
@@ -134,7 +141,7 @@ class Load:
         self._traffic = traffic
         # No event of another run may have the same id.
         self._run = f"{os.getpid():x}-{time.time_ns():x}"
-        self._sent = 0
+        self.sent = 0
         self._waiting: dict[bytes, deque[tuple[int, float]]] = {}  # by user: number, when due
         self._unanswered = 0
         self._answers = Answers()
@@ -186,11 +193,11 @@ class Load:
         return self._answers
 
     def _send(self, due_s: float) -> None:
-        traffic, place = self._traffic, self._sent % len(self._traffic.users)
+        traffic, place = self._traffic, self.sent % len(self._traffic.users)
         user = traffic.user_ids[traffic.users[place]]
         key = user.encode()
         event = {
-            "event_id": f"{self._run}-{self._sent}",
+            "event_id": f"{self._run}-{self.sent}",
             "event_type": EventType(traffic.types[place]).name.lower(),
             "event_timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "user_id": user,
@@ -201,8 +208,8 @@ class Load:
             "context": {"page": "home", "device": "mobile", "country": "US"},
         }
         self._producer.produce(self._topic, key=key, value=orjson.dumps(event))
-        self._waiting.setdefault(key, deque()).append((self._sent, due_s))
-        self._sent += 1
+        self._waiting.setdefault(key, deque()).append((self.sent, due_s))
+        self.sent += 1
         self._unanswered += 1
 
     def _receive(self, timeout_s: float) -> None:

@@ -6,6 +6,7 @@ events leave when they are due, whatever has become of those before them.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -26,14 +27,18 @@ from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
 from services.models.serving import Serving
 from services.settings import WorkerSettings
+from stream import topics
+from stream.topics import with_prefix
 
 PIPELINE, BARE_LOOP = "pipeline", "bare loop"
 BARE_PREFIX = "bare-"
 WINDOW = 2048  # unanswered events at saturation: eight micro-batches
 SUSTAINED = 0.8  # of saturation
+AT_ONCE_MS, GATHERING_MS = 0, 5  # what a storefront waits for more events to send
 ACTIONS = 500_000  # drawn; they repeat
 WARM_UP_S = 2.0
 SOAK_EVERY_S = 5.0
+READY_WITHIN_S = 180.0
 
 Say = Callable[[str], None]
 
@@ -47,6 +52,7 @@ class Asked:
     history: int = 50
     dim: int = 64
     workers: int = 1
+    batch: int = 256  # events in a micro-batch, at most
     rates: Sequence[float] = (50, 100, 500, 1000)
     seconds: float = 15.0  # of each figure
     exponents: Sequence[float] = (0.0, 1.1)  # of Zipf's law over users; 0 is uniform
@@ -100,22 +106,36 @@ class Report:
     asked: Asked
     figures: list[Figure] = field(default_factory=list)
     soak: list[Moment] = field(default_factory=list)
+    bytes_each: dict[str, float] = field(default_factory=dict)  # of what is kept
 
 
-async def measured(asked: Asked, settings: WorkerSettings, say: Say) -> Report:
+async def measured(
+    asked: Asked, settings: WorkerSettings, say: Say, run: Callable[["Bench"], Report]
+) -> Report:
     """
-    Start the servers, measure all that is *asked*, and end them.
+    Start the servers, measure, and end them.
 
     Args:
         settings: Its data directory is this run's own.
         say: Is told what is going on.
+        run: What of `Bench` to measure; called in a thread.
     """
     say("Starting Kafka, Redis, Triton and the worker")
     options = stack.Options(workers=asked.workers)
+    os.environ["HEADRACE_BATCH_SIZE"] = str(asked.batch)  # workers have our environment
     async with stack.running(settings, options, lambda statuses: None) as running:
-        await running.all_ready()
+        await _ready(running)
         bench = await asyncio.to_thread(Bench.prepared, asked, settings, running.statuses, say)
-        return await asyncio.to_thread(bench.run)
+        return await asyncio.to_thread(run, bench)
+
+
+async def _ready(running: stack.Stack) -> None:
+    try:
+        await asyncio.wait_for(running.all_ready(), READY_WITHIN_S)
+    except TimeoutError:
+        late = {name: one for name, one in running.statuses.items() if one.state != "ready"}
+        why = "; ".join(f"{name} is {one.state} ({one.reason})" for name, one in late.items())
+        raise CommandFailed(f"not ready in {READY_WITHIN_S:.0f} s: {why}.") from None
 
 
 class Bench:
@@ -166,25 +186,56 @@ class Bench:
             prefix=settings.prefix,
         )
         version = deploy(directory, serving)
+        bench = cls(asked, settings, statuses, traffics, version, say)
         for traffic in traffics:
             say(f"Giving {len(traffic.user_ids):,} users their histories ({traffic.name})")
-            fill_histories(settings, traffic.user_ids, item_ids, length=asked.history)
-        return cls(asked, settings, statuses, traffics, version, say)
+            with bench.filling(len(traffic.user_ids)):
+                fill_histories(settings, traffic.user_ids, item_ids, length=asked.history)
+        return bench
+
+    @contextmanager
+    def filling(self, users: int) -> Iterator[None]:
+        """Note how much larger Redis becomes for each of so many users."""
+        redis = Meter({"redis": self._pids["redis"]})
+        before_mb = redis.memory_mb()["redis"]
+        yield
+        grown_mb = redis.memory_mb()["redis"] - before_mb
+        self._report.bytes_each["Redis, a user"] = grown_mb * 1e6 / users
+
+    def at_most(self) -> Report:
+        """Saturation of the pipeline under the first load, and what is kept of it."""
+        traffic = self._traffics[0]
+        meter = Meter(self._pids, self._metrics())
+        with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
+            self._saturate(PIPELINE, load, traffic, meter)
+            for topic in (topics.EVENTS, topics.RECOMMENDATIONS, topics.SIGNALS):
+                self._report.bytes_each[f"{topic}, an event"] = self._log_bytes(topic) / load.sent
+        items = len(traffic.item_ids)
+        self._report.bytes_each[f"{topics.ITEMS}, an item"] = self._log_bytes(topics.ITEMS) / items
+        return self._report
 
     def run(self) -> Report:
         """Every load on the pipeline, saturation on the bare loop as well; then the soak."""
         for traffic in self._traffics:
-            with self._load(self._settings.prefix, traffic) as load:
-                meter = Meter(self._pids, self._metrics())
+            meter = Meter(self._pids, self._metrics())
+            with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
                 top = self._saturate(PIPELINE, load, traffic, meter)
-                for rate in (*self._asked.rates, SUSTAINED * top.events_per_s):
+                self._at(SUSTAINED * top.events_per_s, load, traffic, meter)
+            with self._load(self._settings.prefix, traffic, AT_ONCE_MS) as load:
+                for rate in self._asked.rates:
                     self._at(rate, load, traffic, meter)
-            with self._bare_loop() as pid, self._load(BARE_PREFIX, traffic) as load:
+            with self._bare_loop() as pid, self._load(BARE_PREFIX, traffic, GATHERING_MS) as load:
                 servers = {n: self._pids[n] for n in ("kafka", "redis", "triton")}
                 self._saturate(BARE_LOOP, load, traffic, Meter({BARE_LOOP: pid, **servers}))
         if self._asked.soak_minutes:
             self._soak(self._traffics[0])
         return self._report
+
+    def _log_bytes(self, topic: str) -> int:
+        """What a topic takes in Kafka's log, compressed as it is."""
+        name = with_prefix(self._settings.prefix, topic)
+        segments = (self._settings.data_dir / "kafka" / "data").glob(f"{name}-*/*.log")
+        return sum(segment.stat().st_size for segment in segments)
 
     def _metrics(self) -> list[str]:
         return [a for name, a in self._addresses.items() if name.startswith("worker-")]
@@ -217,7 +268,7 @@ class Bench:
         rate = SUSTAINED * top.events_per_s
         meter = Meter(self._pids)
         began_s = time.monotonic()
-        with self._load(self._settings.prefix, traffic) as load:
+        with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
             while (passed_s := time.monotonic() - began_s) < self._asked.soak_minutes * 60:
                 self._report.soak.append(Moment(passed_s, meter.memory_mb()))
                 self._say(f"Soak at {rate:,.0f} events/s: {passed_s / 60:.1f} min")
@@ -225,8 +276,9 @@ class Bench:
         self._report.soak.append(Moment(time.monotonic() - began_s, meter.memory_mb()))
 
     @contextmanager
-    def _load(self, prefix: str, traffic: Traffic) -> Iterator[Load]:
-        load = Load(KafkaConnection(self._addresses["kafka"]), prefix, traffic)
+    def _load(self, prefix: str, traffic: Traffic, linger_ms: int) -> Iterator[Load]:
+        kafka = KafkaConnection(self._addresses["kafka"])
+        load = Load(kafka, prefix, traffic, linger_ms=linger_ms)
         try:
             yield load
         finally:

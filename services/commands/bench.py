@@ -4,6 +4,7 @@ import asyncio
 import json
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from services.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.status import Status
 
     from services.bench.serving import Asked, Figure
 
@@ -72,19 +75,65 @@ def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **aske
     CPU time of each process, memory, and time by stage. The model's weights are random.
     """
     from services.bench import report as reports
-    from services.bench.pipeline import QUICK, Asked, measured
+    from services.bench.pipeline import QUICK, Asked, Bench, measured
 
     console = Console(stderr=True)
     chosen = QUICK if quick else Asked(**asked)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         settings = connect(WorkerSettings, data_dir=Path(scratch))
         with console.status("Starting") as status:
-            report = asyncio.run(measured(chosen, settings, status.update))
+            report = asyncio.run(measured(chosen, settings, status.update, Bench.run))
     reports.show(report, Console())
     if json_file:
         reports.write_json(report, json_file)
     if plot_file:
         reports.plot(report, plot_file)
+
+
+@bench.command()
+@click.option("--only", type=click.Choice(("workers", "users", "items", "history", "batch")),
+              help="What grows; by default one after the other.")  # fmt: skip
+@click.option("--largest", type=click.IntRange(1), default=1_000_000, show_default=True,
+              help="The most users, and the most items.")  # fmt: skip
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=8.0, show_default=True, help="For each figure."
+)
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--plot", "plot_file", type=click.Path(dir_okay=False, path_type=Path))
+def scaling(
+    only: str | None,
+    largest: int,
+    seconds: float,
+    json_file: Path | None,
+    plot_file: Path | None,
+) -> None:
+    """
+    Measure what an event costs as workers, users, items, histories and batches grow.
+
+    One of them at a time, each on servers of its own, at saturation; and how many bytes a user, an
+    item and an event take. Some fifteen minutes; a million users need 5 GB of memory.
+    """
+    from services.bench import scaling as growing
+    from services.bench.pipeline import Bench, measured
+
+    console = Console(stderr=True)
+    points = []
+    with console.status("Starting") as status:
+        for grown, value, asked in growing.plan(only, largest, seconds):
+            with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
+                settings = connect(WorkerSettings, data_dir=Path(scratch))
+                say = partial(_say, status, f"{value:,} {grown}")
+                report = asyncio.run(measured(asked, settings, say, Bench.at_most))
+            points.append(growing.Point(grown, value, report.figures[0], report.bytes_each))
+    Console().print(growing.table(points))
+    if json_file:
+        growing.write_json(points, json_file)
+    if plot_file:
+        growing.plot(points, plot_file)
+
+
+def _say(status: "Status", what: str, line: str) -> None:
+    status.update(f"{what}: {line}")
 
 
 @bench.command()

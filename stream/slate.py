@@ -1,18 +1,19 @@
 """Stage 5, slate: from ranked item keys to what a user is shown, and its record."""
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain, islice, repeat
+from itertools import chain, repeat
+from typing import NamedTuple
 
 from stream import topics
-from stream.catalogue import Catalogue
 from stream.deployments import Deployment
 from stream.fold import Folded
 from stream.keys import item_key
 from stream.pipeline import Pipeline
 from stream.ranking import Candidate, Ranking
 from stream.recommendation import (
+    ModelVersion,
     Recommendation,
     RecommendedItem,
     State,
@@ -23,12 +24,23 @@ from stream.recommendation import (
 from stream.records import EVENT_TIME_MS, Outgoing, Record, trace_headers
 
 
+class Considered(NamedTuple):
+    """A candidate that was looked at, best first, until the slate was full."""
+
+    key: int
+    score: float
+    source: str
+    item_id: str | None  # None: it was not in the catalogue, or not available
+    hidden: bool  # from this user
+
+
 @dataclass(frozen=True, slots=True)
 class Slate:
-    """A recommendation, and the record that triggered it."""
+    """A recommendation, the record that triggered it, and the candidates that it was cut from."""
 
     recommendation: Recommendation
     trigger: Record
+    considered: tuple[Considered, ...]
 
     def outgoing(self) -> Outgoing:
         """The record to publish. Its headers say when the event came, and in what trace."""
@@ -58,61 +70,94 @@ def _make_slate(
     popular: list[Candidate],
 ) -> Slate:
     row, newest, rules = folded.rows[user_id], folded.newest[user_id], pipeline.rules
-    items = cut(
-        chain(ranking.candidates.get(user_id, ()), popular),
-        catalogue=pipeline.catalogue,
-        hidden=row.bought() if rules.hide_bought else (),
-        k=rules.slate_size,
+    considered = tuple(
+        consider(
+            chain(ranking.candidates.get(user_id, ()), popular),
+            id_of=pipeline.catalogue.id_of,
+            hidden=row.bought() if rules.hide_bought else (),
+            k=rules.slate_size,
+        )
     )
-    state = State(partition=row.partition, offset=row.offset)
-    strategy = _strategy(items)
-    recommendation = Recommendation(
-        recommendation_id=recommendation_id(
-            user_id, rules.surface, state, tuple(item.item_id for item in items)
-        ),
+    recommendation = compose(
+        considered,
         user_id=user_id,
         surface=rules.surface,
         k=rules.slate_size,
         generated_at=pipeline.now(),
         as_of=datetime.fromtimestamp(row.as_of_ms / 1000, UTC),
-        state=state,
+        state=State(partition=row.partition, offset=row.offset),
         trigger=Trigger(kind="event", event_id=newest.event.event_id),
-        strategy=strategy,
-        model=ranking.models.get(user_id) if strategy == "ranker" else None,
-        items=items,
+        model=ranking.models.get(user_id),
     )
-    return Slate(recommendation, newest.record)
+    return Slate(recommendation, newest.record, considered)
 
 
-def cut(
-    candidates: Iterable[Candidate], *, catalogue: Catalogue, hidden: Container[int], k: int
-) -> tuple[RecommendedItem, ...]:
+def consider(
+    candidates: Iterable[Candidate],
+    *,
+    id_of: Callable[[int], str | None],
+    hidden: Container[int],
+    k: int,
+) -> Iterator[Considered]:
     """
-    Cut *candidates* to a slate of at most *k* unique items.
+    Look at *candidates*, each item once, until *k* may be shown.
 
     Args:
         candidates: Best first.
-        catalogue: What is not in it or not available is left out.
+        id_of: What the catalogue calls an item; None for one that is not to be recommended now.
         hidden: Keys never shown to this user: what they have bought.
         k: The slate is shorter only when there are fewer candidates.
     """
-    allowed = _allowed(candidates, catalogue, hidden)
-    return tuple(
-        RecommendedItem(item_id=item_id, rank=rank, score=score, sources=(source,))
-        for rank, (item_id, score, source) in enumerate(islice(allowed, k), start=1)
-    )
-
-
-def _allowed(
-    candidates: Iterable[Candidate], catalogue: Catalogue, hidden: Container[int]
-) -> Iterator[tuple[str, float, str]]:
     seen: set[int] = set()
+    shown = 0
     for key, score, source in candidates:
-        item_id = catalogue.id_of(key)
-        if item_id is None or key in hidden or key in seen:
-            continue
-        seen.add(key)
-        yield item_id, score, source
+        if shown == k:
+            return
+        if key not in seen:
+            seen.add(key)
+            one = Considered(key, score, source, id_of(key), key in hidden)
+            shown += one.item_id is not None and not one.hidden
+            yield one
+
+
+def compose(
+    considered: Iterable[Considered],
+    *,
+    user_id: str,
+    surface: str,
+    k: int,
+    generated_at: datetime,
+    as_of: datetime,
+    state: State,
+    trigger: Trigger,
+    model: ModelVersion | None,
+) -> Recommendation:
+    """The slate that *considered* make: those that may be shown, in their order."""
+    shown = (
+        (item_id, score, source)
+        for _, score, source, item_id, hidden in considered
+        if item_id is not None and not hidden
+    )
+    items = tuple(
+        RecommendedItem(item_id=item_id, rank=rank, score=score, sources=(source,))
+        for rank, (item_id, score, source) in enumerate(shown, start=1)
+    )
+    strategy = _strategy(items)
+    return Recommendation(
+        recommendation_id=recommendation_id(
+            user_id, surface, state, tuple(item.item_id for item in items)
+        ),
+        user_id=user_id,
+        surface=surface,
+        k=k,
+        generated_at=generated_at,
+        as_of=as_of,
+        state=state,
+        trigger=trigger,
+        strategy=strategy,
+        model=model if strategy == "ranker" else None,
+        items=items,
+    )
 
 
 def _strategy(items: Iterable[RecommendedItem]) -> Strategy:

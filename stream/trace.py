@@ -1,6 +1,12 @@
-"""`trace.v1`: what the ranker was given for a sampled share of slates, to replay and to compare."""
+"""
+`trace.v1`: what a sampled share of slates was made of, to replay and to compare.
+
+The ranker's inputs, which training is compared with; and the candidates that were looked at, with
+what the catalogue said of each then. From these `replay` makes the slate again, byte for byte.
+"""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -9,15 +15,15 @@ from msgspec import Meta, Struct, field, json
 
 from stream import topics
 from stream.ranking import RankerInput, Ranking
-from stream.recommendation import Id, ModelVersion, State
+from stream.recommendation import Id, ModelVersion, Recommendation, State, Trigger
 from stream.records import Outgoing
-from stream.slate import Slate
+from stream.slate import Considered, Slate, compose, consider
 
 
 class Trace(Struct, frozen=True, kw_only=True):
-    """One slate's input: parallel arrays, newest last, as they went to the model."""
+    """One slate's inputs. The model's are parallel arrays, newest last, as they went to it."""
 
-    schema_version: Literal[1] = field(default=1, name="schema")
+    schema_version: Literal[2] = field(default=2, name="schema")
     recommendation_id: Annotated[str, Meta(description="Of the slate that was made of it.")]
     user_id: Id
     state: State
@@ -27,6 +33,15 @@ class Trace(Struct, frozen=True, kw_only=True):
     ages_s: Annotated[tuple[float, ...], Meta(description="Before the newest; 32-bit.")]
     price_buckets: tuple[int, ...]
     context: tuple[int, ...]
+    surface: str
+    k: int
+    generated_at: Annotated[datetime, Meta(tz=True)]
+    as_of: Annotated[datetime, Meta(tz=True)]
+    trigger: Trigger
+    candidates: Annotated[
+        tuple[Considered, ...],
+        Meta(description="Looked at, best first, until the slate was full."),
+    ]
 
     @classmethod
     def from_json(cls, raw: bytes) -> Self:
@@ -47,6 +62,12 @@ class Trace(Struct, frozen=True, kw_only=True):
             ages_s=tuple(given.ages_s.tolist()),
             price_buckets=tuple(given.price_buckets.tolist()),
             context=tuple(given.context.tolist()),
+            surface=recommendation.surface,
+            k=recommendation.k,
+            generated_at=recommendation.generated_at,
+            as_of=recommendation.as_of,
+            trigger=recommendation.trigger,
+            candidates=slate.considered,
         )
 
     def ranker_input(self) -> RankerInput:
@@ -57,6 +78,26 @@ class Trace(Struct, frozen=True, kw_only=True):
             ages_s=np.array(self.ages_s, np.float32),
             price_buckets=np.array(self.price_buckets, np.int32),
             context=np.array(self.context, np.int32),
+        )
+
+    def replay(self) -> Recommendation:
+        """The slate, made again by what made it."""
+        considered = consider(
+            ((one.key, one.score, one.source) for one in self.candidates),
+            id_of={one.key: one.item_id for one in self.candidates}.get,
+            hidden={one.key for one in self.candidates if one.hidden},
+            k=self.k,
+        )
+        return compose(
+            considered,
+            user_id=self.user_id,
+            surface=self.surface,
+            k=self.k,
+            generated_at=self.generated_at,
+            as_of=self.as_of,
+            state=self.state,
+            trigger=self.trigger,
+            model=self.model,
         )
 
     def outgoing(self) -> Outgoing:

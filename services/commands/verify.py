@@ -19,9 +19,10 @@ from stream.topics import with_prefix
 
 @click.command()
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--slates", is_flag=True, help="Instead: replay the slates traced on trace.v1.")
 @click.option("--show-ids", is_flag=True, help="Name users by their ids, not by a hash.")
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path))
-def verify(json_path: Path | None, show_ids: bool, data_dir: Path | None) -> None:
+def verify(slates: bool, json_path: Path | None, show_ids: bool, data_dir: Path | None) -> None:
     """
     Fold the whole log again, and compare with what is served; the system may go on meanwhile.
 
@@ -30,11 +31,17 @@ def verify(json_path: Path | None, show_ids: bool, data_dir: Path | None) -> Non
     records; the signals of those events with signals.v1; and item rows with signals.v1 folded in
     its own order.
 
+    With --slates, each slate that was traced (HEADRACE_TRACE_SHARE) is made again from its trace,
+    and compared byte for byte with what was published.
+
     Exit code 1: something differs. 2: something could not be checked.
     """
     settings = connect(WorkerSettings, data_dir=data_dir)
     report = Report(show_ids=show_ids)
-    _verify(settings, report)
+    if slates:
+        _verify_slates(settings, report)
+    else:
+        _verify(settings, report)
     report.show(Console(highlight=False))
     if json_path is not None:
         report.write_json(json_path)
@@ -80,3 +87,15 @@ def _verify(settings: WorkerSettings, report: Report) -> None:
             f"Redis at {host} does not answer ({type(error).__name__}). Start it with `headrace "
             "up`, or set HEADRACE_REDIS_ADDRESS."
         ) from error
+
+
+def _verify_slates(settings: WorkerSettings, report: Report) -> None:
+    from services.verification.slates import verify_slates
+
+    traces_topic = with_prefix(settings.prefix, topics.TRACE)
+    slates_topic = with_prefix(settings.prefix, topics.RECOMMENDATIONS)
+    with (
+        RecordedTopic(settings.kafka, traces_topic) as traces,
+        RecordedTopic(settings.kafka, slates_topic) as slates,
+    ):
+        verify_slates(traces, slates, report)

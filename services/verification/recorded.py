@@ -54,6 +54,7 @@ class RecordedTopic:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "isolation.level": "read_uncommitted",  # as the worker reads
+                "fetch.wait.max.ms": 50,  # at the end of a partition there is nothing to wait for
                 "log_level": 0,  # what matters is raised
             }
         )
@@ -119,7 +120,7 @@ class RecordedTopic:
         self._consumer.assign([TopicPartition(self.name, partition, at)])
         heard_s = time.monotonic()
         while True:
-            messages = self._consumer.consume(CHUNK, timeout=0.5)
+            messages = self._consumer.consume(CHUNK, timeout=0.05)
             if messages:
                 heard_s = time.monotonic()
             elif time.monotonic() - heard_s > SILENT_FOR_S:

@@ -1,7 +1,7 @@
 """Stand-ins that keep state, for tests of the pure pipeline. Real servers: tests/integration."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,14 +25,29 @@ class Crash(Exception):
     """The process dies here."""
 
 
-class FakeStore:
-    """Rows and marks in memory; dies before or after a write when told to."""
+class Interruptible:
+    """Dies before or after an effect when told to, or does something else there, once."""
 
     def __init__(self) -> None:
+        self.die_at: str | None = None
+        self.meanwhile: tuple[str, Callable[[], Awaitable[None]]] | None = None
+
+    async def reach(self, here: str) -> None:
+        if self.die_at == here:
+            raise Crash(here)
+        if self.meanwhile is not None and self.meanwhile[0] == here:
+            do, self.meanwhile = self.meanwhile[1], None
+            await do()
+
+
+class FakeStore(Interruptible):
+    """Rows and marks in memory. Effects: rows, marks."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.rows: dict[str, bytes] = {}
         self.marks: dict[int, bytes] = {}
         self.applied: dict[Any, str] = {}  # by user, and by partition
-        self.die_at: str | None = None
 
     async def read(
         self, user_ids: Sequence[str], partitions: Sequence[int]
@@ -42,14 +57,14 @@ class FakeStore:
     async def write_rows(
         self, rows: Mapping[str, Replacement], expected_marks: Mapping[int, str]
     ) -> None:
-        self._maybe_die("before rows")
+        await self.reach("before rows")
         self._replace(self.rows, rows, expected_marks)
-        self._maybe_die("after rows")
+        await self.reach("after rows")
 
     async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
-        self._maybe_die("before marks")
+        await self.reach("before marks")
         self._replace(self.marks, marks, {})
-        self._maybe_die("after marks")
+        await self.reach("after marks")
 
     def _replace(
         self, stored: dict[Any, bytes], new: Mapping[Any, Replacement], expected: Mapping[Any, str]
@@ -59,10 +74,6 @@ class FakeStore:
             raise StateMoved("test")
         stored.update({key: one.value for key, one in new.items()})
         self.applied.update({key: one.applied for key, one in new.items()})
-
-    def _maybe_die(self, here: str) -> None:
-        if self.die_at == here:
-            raise Crash(here)
 
 
 class FakeItems:
@@ -75,14 +86,18 @@ class FakeItems:
         return [self.rows.get(key) for key in item_keys]
 
 
-class FakeBroker:
-    """Keeps what is published."""
+class FakeBroker(Interruptible):
+    """Keeps what is published. Effects: signals, slates (and all that goes with them)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.published: list[Outgoing] = []
 
     async def __call__(self, records: Sequence[Outgoing]) -> None:
+        what = "signals" if all(one.topic == topics.SIGNALS for one in records) else "slates"
+        await self.reach(f"before {what}")
         self.published.extend(records)
+        await self.reach(f"after {what}")
 
     def on(self, topic: str) -> list[Outgoing]:
         """What was published to *topic*, in order."""

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
 from unittest.mock import patch
 
 import orjson
@@ -17,7 +19,8 @@ from stream.marks import Mark
 from stream.pipeline import Pipeline, Rules
 from stream.recommend import recommend
 from stream.records import BACKFILL, Record
-from stream.signals import Kind
+from stream.signals import Kind, from_bytes
+from stream.state import StateMoved
 from stream.trace import Trace
 from tests.builders import T0_MS, a_record, an_item
 from tests.fakes import Crash, FakeItems, FakeStore, a_pipeline
@@ -38,6 +41,12 @@ def shown(slate: dict) -> list[str]:
 def counts(pipeline: Pipeline) -> list[int]:
     marks = [Mark.from_bytes(raw) for raw in pipeline.store.marks.values()]
     return [sum(mark.counts[outcome] for mark in marks) for outcome in Outcome]
+
+
+def signals(pipeline: Pipeline) -> set[tuple[Any, ...]]:
+    """Deltas, each once however often it was published."""
+    published = pipeline.publish.on(topics.SIGNALS)
+    return {delta for one in published for delta in from_bytes(one.value).tolist()}
 
 
 def test_an_event_gives_its_users_slate() -> None:
@@ -244,6 +253,29 @@ def test_records_before_the_mark_are_settled() -> None:
     assert counts(pipeline) == [5, 0, 0, 0, 0]
 
 
+def test_a_store_that_comes_back_older_stops_the_worker_and_the_next_one_rewinds() -> None:
+    """A restored snapshot: rows and marks of an hour ago, and a consumer that is an hour ahead."""
+    calm, store = a_pipeline(), FakeStore()
+    records = [a_record(n, user_id=f"u{n % 3}", at_ms=T0_MS + n) for n in range(12)]
+    run(calm, records)
+    worker = a_pipeline(store=store)
+    run(worker, records[:4])
+    snapshot = deepcopy((store.rows, store.marks, store.applied))
+    run(worker, records[4:8])
+    published = len(worker.publish.published)
+    store.rows, store.marks, store.applied = snapshot
+
+    with pytest.raises(StateMoved):
+        run(worker, records[8:])
+
+    assert len(worker.publish.published) == published
+    run(a_pipeline(store=store), records)
+    assert {user: UserRow.from_bytes(raw).applied for user, raw in store.rows.items()} == {
+        user: UserRow.from_bytes(raw).applied for user, raw in calm.store.rows.items()
+    }
+    assert store.marks == calm.store.marks
+
+
 traffic = st.lists(
     st.tuples(
         st.sampled_from(["ada", "bob"]),
@@ -279,13 +311,23 @@ def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Rec
 
 
 # Shrinking a counterexample of this size takes minutes and makes it little clearer.
-@settings(
+thorough = settings(
     max_examples=200,
     deadline=None,  # two cores, and others at work on them
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow],  # machines are shared
 )
+
+# Before and after every effect, in their order.
+MOMENTS = [
+    f"{when} {effect}"
+    for effect in ("signals", "rows", "slates", "marks")
+    for when in ("before", "after")
+]
+
+
+@thorough
 @patch.dict(LIMITS, dict.fromkeys(LIMITS, 2))  # so short that events are evicted, and late
 @given(traffic, st.data())
 def test_a_crash_anywhere_changes_nothing(
@@ -301,14 +343,10 @@ def test_a_crash_anywhere_changes_nothing(
     while left := after_the_mark(records, committed):
         shaken = a_pipeline(store=store, publish=shaken.publish)
         batch = left[: data.draw(st.integers(1, 10), label="batch")]
-        store.die_at = data.draw(
-            st.sampled_from(
-                [None, "before rows", "after rows", "before marks", "after marks"]
-                if deaths < 10
-                else [None]
-            ),
-            label="death",
+        death = data.draw(
+            st.sampled_from([None, *MOMENTS] if deaths < 10 else [None]), label="death"
         )
+        store.die_at = shaken.publish.die_at = death
         try:
             committed |= run(shaken, batch)
         except Crash:
@@ -317,11 +355,57 @@ def test_a_crash_anywhere_changes_nothing(
                 committed = {}
 
     assert counts(shaken) == counts(calm)
+    assert signals(shaken) == signals(calm)
     for user, raw in calm.store.rows.items():
         expected, actual = UserRow.from_bytes(raw), UserRow.from_bytes(store.rows[user])
         assert actual.settle(10**9).to_bytes() == expected.settle(10**9).to_bytes()
     last = {slate["user_id"]: slate["state"] for slate in slates(shaken)}
     assert last == {slate["user_id"]: slate["state"] for slate in slates(calm)}
+
+
+@thorough
+@patch.dict(LIMITS, dict.fromkeys(LIMITS, 2))
+@given(traffic, st.data())
+def test_a_worker_that_wakes_up_after_another_has_gone_on_changes_nothing(
+    drawn: list[tuple[str, str, int, int, str]], data: st.DataObject
+) -> None:
+    """SIGSTOP between any two effects: the row that it holds is old by the time it goes on."""
+    records = as_records(drawn)
+    calm = a_pipeline()
+    run(calm, records)
+    store = FakeStore()
+    settled = data.draw(st.integers(0, len(records) - 1), label="settled before")
+    run(a_pipeline(store=store), records[:settled])
+    sleeper = a_pipeline(store=store)
+    left = records[settled:]
+    batch = left[: data.draw(st.integers(1, len(left)), label="the sleeper's batch")]
+    moment = data.draw(st.sampled_from(MOMENTS), label="falls asleep")
+    after_waking: dict[str, bytes] = {}
+
+    async def another_goes_on() -> None:
+        store.meanwhile = sleeper.publish.meanwhile = None
+        other, at = a_pipeline(store=store), 0
+        while at < len(left):
+            size = data.draw(st.integers(1, 10), label="the other's batch")
+            await recommend(other, left[at : at + size])
+            at += size
+        after_waking.update(store.rows)
+
+    store.meanwhile = sleeper.publish.meanwhile = (moment, another_goes_on)
+    if moment == "after marks":  # it has settled its batch, and learns with the next one
+        run(sleeper, batch)
+    else:
+        with pytest.raises(StateMoved):
+            run(sleeper, batch)
+
+    assert store.rows == after_waking
+    assert counts(calm) == [
+        sum(Mark.from_bytes(raw).counts[outcome] for raw in store.marks.values())
+        for outcome in Outcome
+    ]
+    if len(left) > len(batch) or moment != "after marks":
+        with pytest.raises(StateMoved):
+            run(sleeper, left)
 
 
 def test_a_share_of_the_inputs_is_traced_as_the_ranker_got_them() -> None:

@@ -1,21 +1,26 @@
 """A slate can be made again from its trace; one that was tampered with cannot."""
 
+import asyncio
+
 from services.verification.report import Report
 from services.verification.slates import SlatesCheck
 from stream import topics
 from stream.pipeline import Rules
+from stream.recommend import recommend
 from stream.records import Outgoing, Record
 from tests.builders import T0_MS, a_record
-from tests.unit.stream.test_recommend import a_pipeline, run
+from tests.fakes import FakeBroker, a_pipeline
 
 
 def published() -> tuple[list[Outgoing], list[Outgoing]]:
     """Traces and slates of users some of whom have bought what would be shown."""
-    pipeline = a_pipeline(rules=Rules(slate_size=3, trace_share=1.0))
+    broker = FakeBroker()
+    pipeline = a_pipeline(rules=Rules(slate_size=3, trace_share=1.0), publish=broker)
     for n in range(40):
         kind = "purchase" if n % 3 == 0 else "click"
-        run(pipeline, [a_record(n, user_id=f"u{n % 9}", at_ms=T0_MS + n * 333, event_type=kind)])
-    return pipeline.publish.on(topics.TRACE), pipeline.publish.on(topics.RECOMMENDATIONS)
+        record = a_record(n, user_id=f"u{n % 9}", at_ms=T0_MS + n * 333, event_type=kind)
+        asyncio.run(recommend(pipeline, [record]))
+    return broker.on(topics.TRACE), broker.on(topics.RECOMMENDATIONS)
 
 
 def check(traces: list[Outgoing], slates: list[Outgoing]) -> Report:

@@ -101,9 +101,11 @@ def verify(stack: ChaosStack) -> tuple[list[str], str]:
     if importlib.util.find_spec("services.commands.verify") is None:
         return [], "there is no `headrace verify`"
     done = stack.run("verify", timeout_s=VERIFY_WITHIN_S)
-    said = (done.stdout + done.stderr).strip().splitlines()
-    misses = [f"headrace verify: exit code {done.returncode}", *said] if done.returncode else []
-    return misses, said[-1] if said else ""
+    said = done.stdout.strip().splitlines()
+    if done.returncode == 0:
+        return [], said[-1] if said else ""
+    complaint = f"headrace verify: exit code {done.returncode}"
+    return [complaint, *said, *done.stderr.strip().splitlines()[-1:]], complaint
 
 
 def _outcomes(state: StoredState, expected: Expectation) -> list[str]:

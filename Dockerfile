@@ -39,5 +39,9 @@ FROM nvcr.io/nvidia/tritonserver:24.10-py3 AS triton
 RUN pip install --no-cache-dir \
     numpy==1.26.4 torch==2.13.0 safetensors==0.8.0 tokenizers==0.23.3
 RUN useradd --uid 10001 --user-group --no-create-home headrace
-ENV HOME=/tmp
+# Freed memory is kept, as `services/embedded/triton.py` says.
+ENV HOME=/tmp \
+    MALLOC_MMAP_THRESHOLD_=33554432 \
+    MALLOC_TRIM_THRESHOLD_=268435456 \
+    MALLOC_TOP_PAD_=67108864
 USER headrace

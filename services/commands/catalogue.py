@@ -6,6 +6,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from services.commands.parameters import MAP
 from services.connection import connect
 from services.errors import CommandFailed
 from services.kafka.publishing import Publisher
@@ -21,7 +22,7 @@ from stream import topics
 @click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
-@click.option("--map", "mapping", multiple=True, metavar="FIELD=COLUMN[:UNIT]")
+@MAP
 @click.option("--set", "constants", multiple=True, metavar="FIELD=VALUE")
 @click.option(
     "--separator", default="/", show_default=True, help="Cuts a text of several categories."

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 
 from services.commands.holdout import Holdout
-from services.commands.parameters import Moment
+from services.commands.parameters import MAP, MAP_ITEM, Moment
 from services.connection import connect
 from services.display.progress import reported
 from services.errors import CommandFailed
@@ -56,21 +56,9 @@ RESULTS = _all(
 )
 LOG = _all(
     click.argument("events", type=click.Path(exists=True, path_type=Path)),
-    click.option(
-        "--map",
-        "mapping",
-        multiple=True,
-        metavar="FIELD=COLUMN[:UNIT]",
-        help="Which column holds a field; times that are numbers need a unit (s, ms, us, ns).",
-    ),
+    MAP,
     click.option("--items", type=FILE, help="The catalogue: texts to read, categories to compare."),
-    click.option(
-        "--map-item",
-        "item_mapping",
-        multiple=True,
-        metavar="FIELD=COLUMN",
-        help="Which column of --items holds a field: title, brand, categories.",
-    ),
+    MAP_ITEM,
     click.option("--from", "from_ms", type=Moment(), help="First event time to read."),
     click.option("--until", "until_ms", type=Moment(), help="Read only events before this time."),
     click.option("--baselines", is_flag=True, help="Only the baselines: train nothing."),

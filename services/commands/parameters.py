@@ -1,4 +1,4 @@
-"""Types of options that several commands take."""
+"""Options that several commands take, and their types."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,6 +6,21 @@ from typing import Any
 import click
 
 from services.logs.pacing import parse_speed
+
+MAP = click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN[:UNIT]",
+    help="Which column holds a field; times that are numbers need a unit (s, ms, us, ns).",
+)
+MAP_ITEM = click.option(
+    "--map-item",
+    "item_mapping",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Which column of --items holds a field: title, brand, categories.",
+)
 
 
 class Moment(click.ParamType):

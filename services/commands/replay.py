@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from services.commands.parameters import Moment, Speed
+from services.commands.parameters import MAP, Moment, Speed
 from services.connection import connect
 from services.errors import CommandFailed
 from services.kafka.publishing import Publisher
@@ -41,13 +41,7 @@ OPTIONS = (
     click.argument(
         "log", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
     ),
-    click.option(
-        "--map",
-        "mapping",
-        multiple=True,
-        metavar="FIELD=COLUMN[:UNIT]",
-        help="Which column holds a field; times that are numbers need a unit (s, ms, us, ns).",
-    ),
+    MAP,
     click.option(
         "--set",
         "constants",

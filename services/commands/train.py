@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from services.commands.holdout import Held, Holdout, holdout_from
-from services.commands.parameters import Moment
+from services.commands.parameters import MAP, MAP_ITEM, Moment
 from services.connection import connect
 from services.display.progress import reported
 from services.errors import CommandFailed
@@ -44,26 +44,14 @@ DAY_MS = 86_400_000
 @click.command()
 @click.argument("events", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="The version directory to write.")
-@click.option(
-    "--map",
-    "mapping",
-    multiple=True,
-    metavar="FIELD=COLUMN[:UNIT]",
-    help="Which column holds a field; times that are numbers need a unit (s, ms, us, ns).",
-)
+@MAP
 @click.option(
     "--items",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The catalogue (CSV, Parquet, JSON Lines): only items in it can be recommended, and the "
     "model reads their texts.",
 )
-@click.option(
-    "--map-item",
-    "item_mapping",
-    multiple=True,
-    metavar="FIELD=COLUMN",
-    help="Which column of --items holds a field: title, brand, categories.",
-)
+@MAP_ITEM
 @click.option("--from", "from_ms", type=Moment(), help="First event time to read.")
 @click.option("--until", "until_ms", type=Moment(), help="Read only events before this time.")
 @click.option(

@@ -1,7 +1,9 @@
 """How the worker publishes: a whole micro-batch at once, acknowledged by every replica."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -27,7 +29,6 @@ class BatchPublisher:
     def __init__(self, kafka: KafkaConnection, *, prefix: str, timeout_s: float = 30.0) -> None:
         self._kafka = kafka
         self._prefix = prefix
-        self._timeout_s = timeout_s
         self._producer = Producer(
             {
                 **kafka.config(),
@@ -43,6 +44,8 @@ class BatchPublisher:
                 "log_level": 0,  # what matters is raised
             }
         )
+        # Reports come when they come: a thread of its own waits for them, and no other does.
+        threading.Thread(target=self._serve_reports, name="delivery-reports", daemon=True).start()
 
     def partitions_of(self, topic: str) -> int:
         """
@@ -58,30 +61,51 @@ class BatchPublisher:
         """
         Publish *records*, each key's in order, and wait until all are acknowledged.
 
+        Several may be on their way at once; each waits for its own.
+
         Raises:
             KafkaException: The first refusal. Some of the others may have been published.
         """
-        if records:
-            await asyncio.to_thread(self._publish, records)
-
-    def _publish(self, records: Sequence[Outgoing]) -> None:
-        refusals: list[KafkaError] = []
-
-        def delivered(error: KafkaError | None, _: Message) -> None:
-            if error is not None:
-                refusals.append(error)
-
+        if not records:
+            return
+        reports = _Reports(len(records))
         for record in records:
             self._producer.produce(
                 with_prefix(self._prefix, record.topic),
                 key=record.key,
                 value=record.value,
                 headers=list(record.headers),
-                on_delivery=delivered,
+                on_delivery=reports.take,
                 partition=-1 if record.partition is None else record.partition,
             )
-        unsent = self._producer.flush(self._timeout_s + 5)
-        if refusals:
-            raise KafkaException(refusals[0])
-        if unsent:
-            raise KafkaException(KafkaError(KafkaError._MSG_TIMED_OUT))
+        await reports.complete
+
+    def _serve_reports(self) -> None:
+        while True:
+            self._producer.poll(1.0)
+
+
+class _Reports:
+    """Counts the delivery reports of some records; made in the event loop, fed by a thread."""
+
+    def __init__(self, missing: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._missing = missing
+        self._refusal: KafkaError | None = None
+        self.complete = self._loop.create_future()
+
+    def take(self, error: KafkaError | None, _: Message) -> None:
+        """Called once for each record, at the latest when its time is up."""
+        self._missing -= 1
+        self._refusal = self._refusal or error
+        if not self._missing:
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits
+                self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if self.complete.cancelled():
+            return
+        if self._refusal is not None:
+            self.complete.set_exception(KafkaException(self._refusal))
+        else:
+            self.complete.set_result(None)

@@ -242,7 +242,7 @@ class Bench:
 
     def _saturate(self, way: str, load: Load, traffic: Traffic, meter: Meter) -> Figure:
         self._say(f"{way}, {traffic.name}: saturation")
-        load.saturating(WINDOW, WARM_UP_S)
+        load.saturating(WINDOW, min(WARM_UP_S, self._asked.seconds))
         before = meter.read()
         answers = load.saturating(WINDOW, self._asked.seconds)
         used = meter.read().since(before)
@@ -255,7 +255,7 @@ class Bench:
 
     def _at(self, rate: float, load: Load, traffic: Traffic, meter: Meter) -> None:
         self._say(f"{PIPELINE}, {traffic.name}: {rate:,.0f} events/s")
-        load.by_schedule(rate, WARM_UP_S)
+        load.by_schedule(rate, min(WARM_UP_S, self._asked.seconds))
         before = meter.read()
         answers = load.by_schedule(rate, self._asked.seconds)
         used = meter.read().since(before)

@@ -15,6 +15,10 @@ class Newcomers:
     item_keys: NDArray[np.int64]  # (F,)
     vectors: NDArray[np.float32]  # (F, D) a score is the inner product with a user vector
 
+    def only(self, kept: NDArray[np.bool_]) -> "Newcomers":
+        """Those where *kept* ``(F,)`` is true."""
+        return self if kept.all() else Newcomers(self.item_keys[kept], self.vectors[kept])
+
 
 def with_newcomers(ranked: Ranked, newcomers: Newcomers) -> Ranked:
     """

@@ -84,11 +84,10 @@ class NewTexts:
 
 @dataclass
 class _Version:
-    """What one version has said. Both are by item key, and of items whose text is kept."""
+    """What one version has said, of items whose text is kept."""
 
     revision: int = -1  # of the texts, when all of them had been asked
-    asked: dict[int, str] = field(default_factory=dict)
-    vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    asked: dict[int, str] = field(default_factory=dict)  # by item key
     newcomers: Newcomers | None = None
     failure: str = ""
 
@@ -154,7 +153,7 @@ class NewcomerWatch:
             version.asked |= {key: texts[key] for key in some if key not in later}
             if later or len(some) < len(pending):
                 return True
-            log.info("newcomers_followed", version=name, items=len(version.vectors))
+            log.info("newcomers_followed", version=name, items=_count(version.newcomers))
         version.revision = revision
         return False
 
@@ -169,17 +168,18 @@ class NewcomerWatch:
         keys = np.array(list(texts), np.int64)
         read = np.stack([self._read[key][1] for key in texts])
         vectors = await self._towers.vectors(name, keys, read)
-        version.vectors |= dict(zip(texts, vectors, strict=True))
-        version.newcomers = _newcomers(version.vectors)
+        version.newcomers = _with(version.newcomers, keys, vectors)
 
     def _unread(self, key: int, text: str) -> bool:
         return key not in self._read or self._read[key][0] != text
 
     def _forget(self, version: _Version, texts: Mapping[int, str]) -> None:
-        for kept in (version.asked, version.vectors, self._read):
+        for kept in (version.asked, self._read):
             for key in [key for key in kept if key not in texts]:
                 del kept[key]
-        version.newcomers = _newcomers(version.vectors)
+        if version.newcomers is not None:
+            still = np.isin(version.newcomers.item_keys, list(texts))
+            version.newcomers = version.newcomers.only(still)
 
     def _say(self, name: str, version: _Version, failure: str) -> None:
         if failure and failure != version.failure:  # once, not at each try
@@ -203,7 +203,17 @@ class RankerWithNewcomers:
         return with_newcomers(ranked, newcomers) if newcomers else ranked
 
 
-def _newcomers(vectors: Mapping[int, NDArray[np.float32]]) -> Newcomers | None:
-    if not vectors:
-        return None
-    return Newcomers(np.array(list(vectors), np.int64), np.stack(list(vectors.values())))
+def _with(
+    newcomers: Newcomers | None, keys: NDArray[np.int64], vectors: NDArray[np.float32]
+) -> Newcomers:
+    """*newcomers* and those of *keys* ``(N,)``, whose *vectors* ``(N, D)`` replace older ones."""
+    if newcomers is None:
+        return Newcomers(keys, vectors)
+    others = newcomers.only(~np.isin(newcomers.item_keys, keys))
+    return Newcomers(
+        np.concatenate([others.item_keys, keys]), np.concatenate([others.vectors, vectors])
+    )
+
+
+def _count(newcomers: Newcomers | None) -> int:
+    return 0 if newcomers is None else len(newcomers.item_keys)

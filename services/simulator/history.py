@@ -3,7 +3,6 @@
 import math
 import random
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -71,8 +70,3 @@ def _write_lines(path: Path, lines: Iterator[bytes]) -> int:
             count += 1
     temporary.replace(path)
     return count
-
-
-def day_start_ms(moment: datetime) -> int:
-    """Midnight UTC before *moment*, epoch ms."""
-    return int(moment.astimezone(UTC).timestamp() * 1000) // DAY_MS * DAY_MS

@@ -106,6 +106,7 @@ def test_the_catalogue_says_which_items_and_what_their_texts_are(
         ({"event_timestamp": [float("nan")] * 400}, "a finite number of ms"),
         ({"price": [float("inf")] * 400}, "price must be finite"),
         ({"price": ["dear"] * 400}, "price must be a number"),
+        ({"price": [[1.0]] * 400}, "price must be a number"),
         ({"user_id": [None] + ["u"] * 399}, "user_id is empty in 1 of 400 rows"),
         ({"event_type": ["impression"] * 400}, "no actions on items"),
         ({"item_id": [f"i{n}" for n in range(400)], "user_id": [str(n) for n in range(400)]},

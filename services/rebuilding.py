@@ -22,7 +22,7 @@ from services.kafka.log_id import log_id
 from services.settings import WorkerSettings
 from services.states import Layout, State
 from services.telemetry import WorkerMetrics
-from services.verification.placement import decode_as_placed, families, in_order
+from services.verification.placement import decoded_in_order, families
 from services.verification.recorded import RecordedTopic, committed
 from services.verification.users import refold
 from services.worker.broadcasts import CatalogueFeed
@@ -119,7 +119,7 @@ def _earlier(live: State | None, partitions: int, ends: Mapping[int, int]) -> tu
     """How partitions were numbered before, if the live state was made for another number."""
     if live is None or live.partitions == partitions:
         return live.earlier if live is not None else ()
-    until = tuple(ends[partition] for partition in range(live.partitions))
+    until = tuple(ends[partition] for partition in range(partitions))
     return (*live.earlier, Layout(partitions=live.partitions, until=until))
 
 
@@ -141,13 +141,14 @@ def _fold_users(
     max_ahead_ms = round(settings.max_ahead_s * 1000)
     for family in families(planned.state):
         folding = Folding({p: Mark(log=log) for p in family})
-        for records in in_order([events.records(p, 0, planned.ends[p]) for p in family]):
-            deltas = folding.take(
-                decode_as_placed(records, planned.state, max_ahead_ms=max_ahead_ms)
-            )
+        begin, end = dict.fromkeys(family, 0), {p: planned.ends[p] for p in family}
+        for decoded in decoded_in_order(
+            events.records, planned.state, begin, end, max_ahead_ms=max_ahead_ms
+        ):
+            deltas = folding.take(decoded)
             if planned.publishes_signals:
                 asyncio.run(publisher(signal_records(deltas)))
-            done.add(len(records))
+            done.add(len(decoded))
         folding.write(users, planned.ends)
 
 

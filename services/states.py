@@ -32,12 +32,12 @@ log = structlog.get_logger()
 
 
 class Layout(BaseModel):
-    """How many partitions events.v1 once had, and up to where that decided who is on which."""
+    """How many partitions workers once counted, and up to where they folded by that number."""
 
     model_config = ConfigDict(frozen=True)
 
     partitions: int = Field(ge=1)
-    until: tuple[int, ...] = Field(description="By partition: the first offset placed otherwise.")
+    until: tuple[int, ...] = Field(description="By partition: the first offset folded otherwise.")
 
 
 class State(BaseModel):

@@ -8,7 +8,7 @@ from pathlib import Path
 from features.store import FeatureRows
 from services.states import State
 from services.verification.items import ItemsCheck
-from services.verification.placement import decode_as_placed, families, in_order
+from services.verification.placement import decoded_in_order, families
 from services.verification.recorded import RecordedTopic
 from services.verification.report import Report
 from services.verification.signals import SignalsCheck
@@ -105,10 +105,11 @@ def _verify_users(
     end = {partition: system.events.end(partition) for partition in marks}
     meet = True
     while first != end:
-        for records in in_order([system.events.records(p, first[p], end[p]) for p in marks]):
-            decoded = decode_as_placed(records, system.state, max_ahead_ms=system.max_ahead_ms)
+        for decoded in decoded_in_order(
+            system.events.records, system.state, first, end, max_ahead_ms=system.max_ahead_ms
+        ):
             check.take(decoded, meet=meet)
-            passed.add(len(records))
+            passed.add(len(decoded))
         first, meet = end, False
         if check.waiting:  # as with items
             end = {partition: system.events.end(partition) for partition in marks}

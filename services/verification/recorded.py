@@ -10,7 +10,7 @@ from typing import Any, Self
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from services.archive.reader import partition_dir, segments
+from services.archive.reader import Segment, partition_dir, segments
 from services.errors import CommandFailed
 from services.kafka.connection import KafkaConnection
 from services.kafka.publishing import require_topic
@@ -46,18 +46,17 @@ class RecordedTopic:
     def __init__(self, kafka: KafkaConnection, topic: str, archive: Path | None = None) -> None:
         self.name = topic
         self._archive = archive
-        self._consumer = Consumer(
-            {
-                **kafka.config(),
-                "group.id": f"headrace-verify-{topic}",  # required by the library; never joined
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_uncommitted",  # as the worker reads
-                "fetch.wait.max.ms": 50,  # at the end of a partition there is nothing to wait for
-                "log_level": 0,  # what matters is raised
-            }
-        )
+        self._config = {
+            **kafka.config(),
+            "group.id": f"headrace-verify-{topic}",  # required by the library; never joined
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_uncommitted",  # as the worker reads
+            "fetch.wait.max.ms": 50,  # at the end of a partition there is nothing to wait for
+            "log_level": 0,  # what matters is raised
+        }
+        self._consumer = Consumer(self._config)
         self.partitions = require_topic(self._consumer, kafka, topic).partitions
 
     def end(self, partition: int) -> int:
@@ -100,42 +99,21 @@ class RecordedTopic:
         self.close()
 
     def _stretches(self, partition: int, first: int, end: int) -> Iterator[Stretch]:
-        at = first
-        files = segments(partition_dir(self._archive, partition)) if self._archive else []
-        for segment in files:
-            if segment.last < at or segment.first >= end:
-                continue
-            if segment.first > at:
-                yield Stretch(at, segment.first)
-            yield Stretch(max(at, segment.first), min(segment.last + 1, end), segment.path)
-            at = segment.last + 1
-        if at < end:
-            yield Stretch(at, end)
+        directory = partition_dir(self._archive, partition) if self._archive else None
+        return stretches(segments(directory) if directory else [], first, end)
 
     def _logged(self, partition: int, stretch: Stretch) -> Iterator[list[Record]]:
         begins, _ = self._watermarks(partition)
         if stretch.end <= begins:
             return
-        at = max(stretch.first, begins)
-        self._consumer.assign([TopicPartition(self.name, partition, at)])
-        heard_s = time.monotonic()
-        while True:
-            messages = self._consumer.consume(CHUNK, timeout=0.05)
-            if messages:
-                heard_s = time.monotonic()
-            elif time.monotonic() - heard_s > SILENT_FOR_S:
-                raise CommandFailed(
-                    f"Kafka has sent nothing of {self.name}, partition {partition}, for "
-                    f"{SILENT_FOR_S:.0f} s. See `headrace status`, and repeat the command."
-                )
-            found = [message for message in messages if message.error() is None]
-            records = [record_of(message) for message in found]
-            if wanted := [record for record in records if record.offset < stretch.end]:
-                yield wanted
-            if len(wanted) < len(records) or _ended(messages):
-                return
-            if records and records[-1].offset + 1 >= stretch.end:
-                return
+        # One of its own: several partitions may be read by turns.
+        consumer = Consumer(self._config)
+        try:
+            place = TopicPartition(self.name, partition, max(stretch.first, begins))
+            consumer.assign([place])
+            yield from _consumed(consumer, place, stretch.end)
+        finally:
+            consumer.close()
 
     def _watermarks(self, partition: int) -> tuple[int, int]:
         place = TopicPartition(self.name, partition)
@@ -146,6 +124,20 @@ class RecordedTopic:
                 f"Kafka does not say where {self.name} ends: {error.args[0].str()}."
             ) from error
         return begins, end
+
+
+def stretches(files: Sequence[Segment], first: int, end: int) -> Iterator[Stretch]:
+    """Who has the records from *first* to before *end*: the archive's *files*, or else the log."""
+    at = first
+    for segment in files:
+        if segment.last < at or segment.first >= end:
+            continue
+        if segment.first > at:
+            yield Stretch(at, segment.first)
+        yield Stretch(max(at, segment.first), min(segment.last + 1, end), segment.path)
+        at = segment.last + 1
+    if at < end:
+        yield Stretch(at, end)
 
 
 def committed(
@@ -163,6 +155,24 @@ def committed(
     finally:
         consumer.close()
     return {place.partition: place.offset for place in found if place.offset >= 0}
+
+
+def _consumed(consumer: Consumer, place: TopicPartition, end: int) -> Iterator[list[Record]]:
+    heard_s = time.monotonic()
+    while True:
+        messages = consumer.consume(CHUNK, timeout=0.05)
+        if messages:
+            heard_s = time.monotonic()
+        elif time.monotonic() - heard_s > SILENT_FOR_S:
+            raise CommandFailed(
+                f"Kafka has sent nothing of {place.topic}, partition {place.partition}, for "
+                f"{SILENT_FOR_S:.0f} s. See `headrace status`, and repeat the command."
+            )
+        records = [record_of(message) for message in messages if message.error() is None]
+        if wanted := [record for record in records if record.offset < end]:
+            yield wanted
+        if _ended(messages) or (records and records[-1].offset + 1 >= end):
+            return
 
 
 def record_of(message: Message) -> Record:

@@ -39,8 +39,7 @@ async def load_companions(address: str, model: Path, versions: Sequence[str], de
         await _load_text_encoder(address, model.parent / TEXT_ENCODER, device)
         configs = {one: _place(model / one / COMPANION, towers / one) for one in with_tower}
         combined = config.combine(configs, model=COMPANION, versions=with_tower, device="cpu")
-        repository.write_config(towers, config.as_text(combined))
-        await control.load(address, COMPANION, config=combined, timeout_s=LOAD_TIMEOUT_S)
+        await _load(address, towers, combined)
     elif towers.exists() and await control.ready_versions(address, COMPANION):
         (towers / repository.CONFIG).unlink(missing_ok=True)
         await control.unload(address, COMPANION, timeout_s=UNLOAD_TIMEOUT_S)
@@ -54,9 +53,7 @@ def place_text_encoder(folder: Path) -> None:
     Raises:
         CommandFailed: If the weights are not installed, or not those that were published.
     """
-    import model_repo
-
-    code = Path(model_repo.__path__[0]) / TEXT_ENCODER
+    code = _text_encoder_code()
     sources = [code / "model.py", code / "minilm.py"]
     sources += [weights.published() / name for name in weights.SHA256]
     version = folder / "1"
@@ -72,17 +69,27 @@ def place_text_encoder(folder: Path) -> None:
         shutil.copy2(source, unfinished)
     shutil.rmtree(version, ignore_errors=True)
     unfinished.rename(version)
-    repository.write_config(folder, (code / repository.CONFIG).read_text())
+
+
+def _text_encoder_code() -> Path:
+    import model_repo
+
+    return Path(model_repo.__path__[0]) / TEXT_ENCODER
 
 
 async def _load_text_encoder(address: str, folder: Path, device: str) -> None:
     if await control.ready_versions(address, TEXT_ENCODER):
         return
     place_text_encoder(folder)
-    alone = config.parse((folder / repository.CONFIG).read_text())
+    alone = config.parse((_text_encoder_code() / repository.CONFIG).read_text())
     combined = config.combine({"1": alone}, model=TEXT_ENCODER, versions=["1"], device=device)
+    await _load(address, folder, combined)
+
+
+async def _load(address: str, folder: Path, combined: Config) -> None:
+    await control.load(address, folder.name, config=combined, timeout_s=LOAD_TIMEOUT_S)
+    # Noted when it is there: who looks after Triton loads what is noted and missing.
     repository.write_config(folder, config.as_text(combined))
-    await control.load(address, TEXT_ENCODER, config=combined, timeout_s=LOAD_TIMEOUT_S)
 
 
 def _place(source: Path, target: Path) -> Config:

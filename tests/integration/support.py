@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from services.connection import running_stack
 from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
+from services.models.serving import Serving
 from stream.topics import TOPICS, with_prefix
 
 HEADRACE = Path(sys.executable).with_name("headrace")
@@ -129,6 +130,16 @@ class Processes:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(running.pid, signal.SIGKILL)
                 running.popen.wait()
+
+
+def serving_of(stack: Servers, prefix: str) -> Serving:
+    """Where versions are deployed to, for who names topics with *prefix*."""
+    return Serving(
+        repository=stack.models_dir / "ranker",
+        triton_address=stack.triton,
+        kafka=KafkaConnection(stack.kafka),
+        prefix=prefix,
+    )
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from services.models.versions import sha256
 from stream import topics
 from stream.deployments import EVERYBODY, Deployment
 from tests.integration.ledger import Ledger, read_topic
-from tests.integration.support import Processes, Servers, fresh_environment
+from tests.integration.support import Processes, Servers, fresh_environment, serving_of
 from tests.integration.swaps import ITEM_IDS, put_items, sending, watching
 from tests.tiny_model import build_tiny_version
 
@@ -95,9 +95,7 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with fresh_environment(stack, directory / "data") as environment:
         ledger = Ledger(environment)
         put_items(ledger)
-        serving = Serving(
-            stack.models_dir / "ranker", stack.triton, KafkaConnection(stack.kafka), ledger.prefix
-        )
+        serving = serving_of(stack, ledger.prefix)
         ranker = build_tiny_version(directory / "ranker", ITEM_IDS)
         first = deployment.deploy(ranker, serving, say=lambda line: None)
         process = Processes(directory, environment)

@@ -10,14 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
-from services.kafka.connection import KafkaConnection
 from services.models.deployment import deploy
 from services.models.serving import Serving
 from services.text.encoder import TextEncoder
 from stream import topics
 from tests.builders import T0_MS
 from tests.integration.ledger import Ledger
-from tests.integration.support import Processes, Servers, eventually, fresh_environment
+from tests.integration.support import Processes, Servers, eventually, fresh_environment, serving_of
 from tests.tiny_model import build_tiny_version
 
 pytestmark = pytest.mark.timeout(300)
@@ -67,12 +66,7 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with fresh_environment(stack, directory / "data") as environment:
         shop = Shop(environment)
         shop.directory = directory
-        shop.serving = Serving(
-            repository=stack.models_dir / "ranker",
-            triton_address=stack.triton,
-            kafka=KafkaConnection(stack.kafka),
-            prefix=shop.prefix,
-        )
+        shop.serving = serving_of(stack, shop.prefix)
         for item_id, title in ITEMS.items():
             shop.put(item_id, title)
         shop.deploy(seed=1)

@@ -20,7 +20,6 @@ import orjson
 import pytest
 
 from services.archive.reader import record_count
-from services.kafka.connection import KafkaConnection
 from services.models.deployment import deploy
 from services.models.serving import Serving
 from services.models.versions import read_manifest
@@ -34,7 +33,7 @@ from stream.ranking import RankerInput
 from stream.trace import Trace
 from tests.builders import T0_MS
 from tests.integration.ledger import Ledger, read_topic
-from tests.integration.support import Processes, Servers, eventually, fresh_environment
+from tests.integration.support import Processes, Servers, eventually, fresh_environment, serving_of
 from tests.integration.test_archiver import free_port
 from tests.tiny_model import build_tiny_version
 
@@ -92,9 +91,7 @@ def lived(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with fresh_environment(stack, directory / "data") as environment:
         ledger = Ledger(environment)
         processes = Processes(directory, environment)
-        serving = Serving(
-            stack.models_dir / "ranker", stack.triton, KafkaConnection(stack.kafka), ledger.prefix
-        )
+        serving = serving_of(stack, ledger.prefix)
         world = World(3, 300, T0_MS, T0_MS + 90 * DAY_MS)
         try:
             version = _open(ledger, [one.item_id for one in world.items], serving, directory)

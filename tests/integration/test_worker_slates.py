@@ -12,15 +12,22 @@ import psutil
 import pytest
 from confluent_kafka import Message
 
-from services.kafka.connection import KafkaConnection
-from services.models.deployment import Serving, deploy
+from services.models.deployment import deploy
+from services.models.serving import Serving
 from services.models.triton import TritonRanker
 from stream import topics
 from stream.keys import item_key, partition_of
 from stream.topics import with_prefix
 from tests.builders import T0_MS
 from tests.integration.ledger import Ledger, read_topic
-from tests.integration.support import Processes, Running, Servers, eventually, fresh_environment
+from tests.integration.support import (
+    Processes,
+    Running,
+    Servers,
+    eventually,
+    fresh_environment,
+    serving_of,
+)
 from tests.tiny_model import build_tiny_version
 
 ITEMS = [f"i{n}" for n in range(40)]
@@ -63,12 +70,7 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     with fresh_environment(stack, directory / "data") as environment:
         shop = Shop(environment)
         shop.directory = directory
-        shop.serving = Serving(
-            repository=stack.models_dir / "ranker",
-            triton_address=stack.triton,
-            kafka=KafkaConnection(stack.kafka),
-            prefix=shop.prefix,
-        )
+        shop.serving = serving_of(stack, shop.prefix)
         for item_id in ITEMS:
             shop.put_item(item_id)
         shop.flush()

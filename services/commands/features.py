@@ -1,6 +1,6 @@
-"""``headrace features``: what is kept about a user, and how far each partition is."""
+"""``headrace features``: what is kept of a user or an item, and how far each partition is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,12 @@ from rich.table import Table
 
 from services import states
 from services.connection import connect
+from services.display.item_statistics import (
+    item_as_dict,
+    show_item,
+    show_trending,
+    trending_as_dicts,
+)
 from services.display.rendering import safe_text
 from services.display.titles import Titles
 from services.errors import CommandFailed
@@ -22,20 +28,36 @@ from services.settings import Settings
 from stream import topics
 from stream.event_types import EventType
 from stream.history import LIMITS, Outcome, UnknownRowFormat, UserRow
+from stream.item_row import ItemRow, UnknownItemFormat
 from stream.keys import item_key
 from stream.marks import Mark
+from stream.trending import Trending, UnknownTrendingFormat
 
 CATALOGUE_TIMEOUT_S = 15.0
 
 
 @click.command()
 @click.argument("user", required=False)
+@click.option("--item", metavar="ITEM", help="Instead: the statistics of an item.")
+@click.option(
+    "--trending",
+    metavar="[CATEGORY]",
+    is_flag=False,
+    flag_value="",
+    help="Instead: the items visited most, overall or in an outermost category.",
+)
 @click.option("--counters", is_flag=True, help="Instead: what became of every event so far.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--items", default=20, show_default=True, type=click.IntRange(1))
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path))
 def features(
-    user: str | None, counters: bool, as_json: bool, items: int, data_dir: Path | None
+    user: str | None,
+    item: str | None,
+    trending: str | None,
+    counters: bool,
+    as_json: bool,
+    items: int,
+    data_dir: Path | None,
 ) -> None:
     """
     Show what is kept about USER: each list, newest first.
@@ -43,19 +65,62 @@ def features(
     With --counters, what became of the events of each partition, as counted beside the rows:
     folded + duplicate + late + rekeyed + dead_lettered is all that was read.
     """
-    if (user is None) != counters:
-        raise click.UsageError("name a USER, or ask for --counters.")
+    if [user is not None, item is not None, trending is not None, counters].count(True) != 1:
+        raise click.UsageError("name a USER, or ask for --item, --trending or --counters.")
     settings = connect(Settings, data_dir=data_dir)
-    if user is None:
+    if user is not None:
+        _user(settings, user, items, as_json=as_json)
+    elif item is not None:
+        _item(settings, item, items, as_json=as_json)
+    elif trending is not None:
+        _trending(settings, trending or None, items, as_json=as_json)
+    else:
         _show_counters(_read_marks(settings), as_json=as_json)
-        return
-    row = _read_row(settings, user)
-    names = ItemNames()
-    _follow(names, settings)
+
+
+def _user(settings: Settings, user: str, items: int, *, as_json: bool) -> None:
+    row, names = _read_row(settings, user), _names(settings)
     if as_json:
         click.echo(orjson.dumps(as_dict(user, row, names)))
     else:
         _show_row(user, row, names, items)
+
+
+def _item(settings: Settings, item: str, items: int, *, as_json: bool) -> None:
+    (raw,) = _read_other(settings, "item_row", [item_key(item)])
+    try:
+        row, names = ItemRow.from_bytes(raw), _names(settings)
+    except UnknownItemFormat as error:
+        raise CommandFailed(f"{error}. {_SAME_VERSION}") from error
+    if raw is None:
+        raise CommandFailed(
+            f"nothing is known about {safe_text(item)!r}: no event named it. `headrace features "
+            "--trending` shows items that events named."
+        )
+    if as_json:
+        click.echo(orjson.dumps(item_as_dict(item, row, names)))
+    else:
+        show_item(item, row, names, items)
+
+
+def _trending(settings: Settings, category: str | None, items: int, *, as_json: bool) -> None:
+    stored = _read_other(settings, "trending", range(topics.SIGNAL_PARTITIONS))
+    try:
+        lists = Trending.merged(map(Trending.from_bytes, stored))
+    except UnknownTrendingFormat as error:
+        raise CommandFailed(f"{error}. {_SAME_VERSION}") from error
+    if category is not None and category not in lists.categories:
+        known = ", ".join(safe_text(name) for name in sorted(lists.categories)) or "none yet"
+        raise CommandFailed(f"no list of {safe_text(category)!r}. Categories: {known}.")
+    best, now_ms = lists.best(items, category), round(datetime.now(UTC).timestamp() * 1000)
+    names = _names(settings)
+    if as_json:
+        click.echo(orjson.dumps(trending_as_dicts(best, names, now_ms)))
+    else:
+        show_trending(best, names, now_ms)
+
+
+_SAME_VERSION = "Use the version of headrace that the workers run."
 
 
 class ItemNames:
@@ -166,9 +231,7 @@ def _read_row(settings: Settings, user: str) -> UserRow:
     except StoreError as error:
         raise _no_redis(settings, error) from error
     except UnknownRowFormat as error:
-        raise CommandFailed(
-            f"{error}. Use the version of headrace that the workers run."
-        ) from error
+        raise CommandFailed(f"{error}. {_SAME_VERSION}") from error
     if raw is None:
         raise CommandFailed(
             f"nothing is kept about {safe_text(user)!r}. `headrace features --counters` shows "
@@ -177,13 +240,22 @@ def _read_row(settings: Settings, user: str) -> UserRow:
     return row
 
 
+def _read_other(settings: Settings, view: str, keys: Sequence[int]) -> list[bytes | None]:
+    from features.store import StoreError
+
+    try:
+        return states.open_live(settings).beside(rows=view, marks="signals_mark").read(keys)
+    except StoreError as error:
+        raise _no_redis(settings, error) from error
+
+
 def _read_marks(settings: Settings) -> dict[int, Mark]:
     from features.store import StoreError
 
-    partitions = range(topics.EVENT_PARTITIONS)
+    live = states.live(settings) or states.first(topics.EVENT_PARTITIONS)
+    partitions = range(live.partitions)
     try:
-        store = states.open_live(settings)
-        raw = store.read_marks(partitions)
+        raw = states.open_rows(settings, live.number).read_marks(partitions)
     except StoreError as error:
         raise _no_redis(settings, error) from error
     return {p: Mark.from_bytes(mark) for p, mark in zip(partitions, raw, strict=True)}
@@ -198,13 +270,14 @@ def _no_redis(settings: Settings, error: Exception) -> CommandFailed:
     )
 
 
-def _follow(names: ItemNames, settings: Settings) -> None:
-    """Learn the items' names; a row can be read without them."""
-    catalogue = topics.with_prefix(settings.prefix, topics.ITEMS)
+def _names(settings: Settings) -> ItemNames:
+    """What the catalogue calls items; rows can be read without it."""
+    names, catalogue = ItemNames(), topics.with_prefix(settings.prefix, topics.ITEMS)
     try:
         Follower(settings.kafka, catalogue, names.take).start(CATALOGUE_TIMEOUT_S).stop()
     except (KafkaException, NotCaughtUp):
         click.echo(f"No item names: {catalogue} cannot be read from Kafka.", err=True)
+    return names
 
 
 def _instant(epoch_ms: int) -> str:

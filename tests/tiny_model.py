@@ -13,6 +13,10 @@ from services.training.pipeline import train
 from services.training.release import write_version
 from stream.event_types import EventType
 
+Inputs = tuple[
+    NDArray[np.int64], NDArray[np.int32], NDArray[np.float32], NDArray[np.int32], NDArray[np.int32]
+]
+
 TINY = TrainingOptions(
     epochs=12,
     least_steps=0,
@@ -44,6 +48,20 @@ def tiny_log(item_ids: Sequence[str], *, users: int = 60, events: int = 12) -> E
         prices=np.full(count, np.nan, np.float32),
         contexts=np.zeros(count, np.int64),
     ).by_time()
+
+
+def clicks_on(*histories: Sequence[int], length: int) -> Inputs:
+    """What `Version.rank` takes: clicks on item keys, a minute apart, padded left to *length*."""
+    keys = np.zeros((len(histories), length), np.int64)
+    types = np.zeros((len(histories), length), np.int32)
+    ages_s = np.zeros((len(histories), length), np.float32)
+    for row, history in enumerate(histories):
+        used = len(history)
+        keys[row, length - used :] = history
+        types[row, length - used :] = EventType.CLICK
+        ages_s[row, length - used :] = np.arange(used)[::-1] * 60
+    nothing = np.zeros_like(types)
+    return keys, types, ages_s, nothing, nothing
 
 
 def build_tiny_version(

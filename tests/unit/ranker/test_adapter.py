@@ -12,12 +12,12 @@ import pytest
 
 from model_repo.ranker import serving
 from model_repo.ranker.serving import Version, fastest
-from stream.event_types import EventType
 from stream.keys import item_key
-from tests.tiny_model import build_tiny_version
+from tests.tiny_model import build_tiny_version, clicks_on
 
 ITEM_IDS = [f"item-{number}" for number in range(30)]
 KEYS = np.array([item_key(one) for one in ITEM_IDS], np.int64)
+INPUTS = ("item_keys", "event_types", "ages_s", "price_buckets", "context")
 ARGS = {
     "model_config": "{}",
     "model_instance_kind": "CPU",
@@ -87,19 +87,9 @@ def model(directory: Path, log: Log, monkeypatch: pytest.MonkeyPatch):
 
 
 def a_request(*histories: list[int], length: int, optional: bool = True) -> list[Tensor]:
-    keys = np.zeros((len(histories), length), np.int64)
-    types = np.zeros((len(histories), length), np.int32)
-    ages_s = np.zeros((len(histories), length), np.float32)
-    for row, history in enumerate(histories):
-        used = len(history)
-        keys[row, length - used :] = history
-        types[row, length - used :] = EventType.CLICK
-        ages_s[row, length - used :] = np.arange(used)[::-1] * 60
-    tensors = [Tensor("item_keys", keys), Tensor("event_types", types), Tensor("ages_s", ages_s)]
-    if optional:
-        nothing = np.zeros(keys.shape, np.int32)
-        tensors += [Tensor("price_buckets", nothing), Tensor("context", nothing)]
-    return tensors
+    values = clicks_on(*histories, length=length)
+    sent = INPUTS if optional else INPUTS[:3]
+    return [Tensor(name, one) for name, one in zip(sent, values, strict=False)]
 
 
 def test_each_request_gets_its_own_answer(model):

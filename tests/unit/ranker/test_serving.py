@@ -8,9 +8,8 @@ import torch
 
 from model_repo.ranker.network import Network, Shape
 from model_repo.ranker.serving import Version
-from stream.event_types import EventType
 from stream.keys import item_key
-from tests.tiny_model import TINY, build_tiny_version
+from tests.tiny_model import TINY, build_tiny_version, clicks_on
 
 ITEM_IDS = [f"item-{number}" for number in range(30)]
 KEYS = np.array([item_key(one) for one in ITEM_IDS], np.int64)
@@ -29,16 +28,7 @@ def version(directory: Path) -> Version:
 
 
 def asked(*histories: list[int], length: int = LENGTH):
-    """``(B, L)`` inputs: clicks on item keys, a minute apart, padded left."""
-    keys = np.zeros((len(histories), length), np.int64)
-    types = np.zeros((len(histories), length), np.int32)
-    ages_s = np.zeros((len(histories), length), np.float32)
-    for row, history in enumerate(histories):
-        used = len(history)
-        keys[row, length - used :] = history
-        types[row, length - used :] = EventType.CLICK
-        ages_s[row, length - used :] = np.arange(used)[::-1] * 60
-    return keys, types, ages_s, np.zeros_like(types), np.zeros_like(types)
+    return clicks_on(*histories, length=length)
 
 
 def test_it_learnt_what_the_log_shows(version: Version):

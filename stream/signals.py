@@ -190,7 +190,8 @@ def _taken_back(row: UserRow, undo: EventType, key: int, order: int) -> Iterator
     does, name = UNDOES[undo]
     entries = row.lists[name]
     standing = _standing(entries[entries["item_key"] == key], does, undo)
-    of_order = standing[(standing["order_key"] == order) | (order == NO_ORDER)]
+    named = _named_order(undo, order)
+    of_order = standing[(standing["order_key"] == named) | (named == NO_ORDER)]
     if not len(of_order):
         return
     undone = of_order[np.lexsort((of_order["offset"], of_order["timestamp_ms"]))[-1]]
@@ -223,7 +224,7 @@ def _standing(entries: Entries, does: EventType, undoes: EventType) -> Entries:
         if kind == does:
             standing[key].append(place)
         elif kind == undoes:
-            order = entry["order_key"]
+            order = _named_order(undoes, entry["order_key"])
             taken = [at for at in standing[key] if order in (NO_ORDER, arrived["order_key"][at])]
             if taken:
                 newest = max(taken, key=lambda at: (arrived["timestamp_ms"][at], at))
@@ -232,16 +233,17 @@ def _standing(entries: Entries, does: EventType, undoes: EventType) -> Entries:
     return still
 
 
-def target_of(key: int, partitions: int) -> int:
-    """The partition of `signals.v1` on which item *key*'s deltas travel."""
-    return key % partitions
+def _named_order(undoes: EventType, order: int) -> int:
+    """The order of which something is taken back; a cart knows none, whatever the event says."""
+    return order if undoes == EventType.REFUND else NO_ORDER
 
 
 def signal_records(
     deltas: Sequence[Delta], partitions: int = topics.SIGNAL_PARTITIONS
 ) -> list[Outgoing]:
     """
-    A micro-batch's deltas as records: one for each target partition that has any.
+    A micro-batch's deltas as records: one for each partition that has any, which is item key
+    modulo *partitions*.
 
     Args:
         deltas: In source order, as `signals_of` gives them event by event.

@@ -203,7 +203,7 @@ def test_a_refund_before_its_purchase_takes_nothing_back_later() -> None:
 def test_a_removal_takes_back_what_was_put_into_the_cart() -> None:
     """Baskets that were emptied speak for nothing."""
     put = an_event(event_type="add_to_cart")
-    removed = an_event(event_type="remove_from_cart", at_ms=T0_MS + 7)
+    removed = an_event(event_type="remove_from_cart", at_ms=T0_MS + 7, order_id="a draft")
 
     assert counts(said([put, removed]), 5) == [("hat", 1.0, 0), ("hat", -1.0, 0)]
 

@@ -2,15 +2,24 @@
 
 import asyncio
 import random
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import orjson
+from confluent_kafka import OFFSET_END, TopicPartition
+from confluent_kafka.admin import AdminClient
+from redis import Redis
 
+from services.kafka.connection import KafkaConnection
+from services.kafka.topics_setup import ensure_topics
+from services.settings import Settings
+from services.states import project
+from stream import topics
 from tests.builders import event_json
 from tests.integration.ledger import Ledger, repeats
-from tests.integration.support import Processes, eventually
+from tests.integration.support import Processes, Running, eventually
 
 USERS = 40
 
@@ -124,6 +133,105 @@ async def test_a_worker_joins_and_leaves_under_load(
 
     ledger.assert_exact()
     assert repeats(ledger.slates()) < 10
+
+
+async def test_a_worker_that_wakes_up_after_its_session_changes_nothing(
+    environment: dict[str, str], process: Processes
+) -> None:
+    """Paused in the middle of a batch; another owns its partitions by the time it goes on."""
+    ledger = Ledger(environment)
+    sleeper, other = (process("worker", worker_session_timeout_s=2) for _ in range(2))
+    for worker in (sleeper, other):
+        worker.wait_ready()
+    with load(ledger, events=2000, rate=300):
+        await asyncio.sleep(1.0)
+        sleeper.popen.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(4.0)
+        sleeper.popen.send_signal(signal.SIGCONT)
+
+    await eventually(ledger.settled, timeout_s=60)
+
+    ledger.assert_exact()
+
+
+async def test_a_redis_that_comes_back_older_stops_the_worker_and_the_next_one_rewinds(
+    environment: dict[str, str], process: Processes
+) -> None:
+    """A failover to a replica that was behind, or a restored snapshot."""
+    ledger = Ledger(environment)
+    worker = process("worker", worker_instance_id="w", batch_size=20).wait_ready()
+    ledger.send_many(USERS, 300)
+    await eventually(ledger.settled)
+    restore = snapshot(ledger)
+    ledger.send_many(USERS, 300)
+    await eventually(ledger.settled)
+    restore()
+    ledger.send_many(USERS, 300)
+
+    assert await asyncio.to_thread(worker.popen.wait, 30) == 1
+    assert "StateMoved" in worker.output
+    process("worker", worker_instance_id="w").wait_ready()
+    await eventually(ledger.settled, timeout_s=60)
+
+    ledger.assert_exact()
+
+
+def snapshot(ledger: Ledger) -> Callable[[], None]:
+    """Keep what Redis has of this test, and return what puts that in place of what it has then."""
+    host, _, port = ledger.environment["HEADRACE_REDIS_ADDRESS"].rpartition(":")
+    redis = Redis(host, int(port))
+    ours = f"*{project(Settings(prefix=ledger.prefix), ledger.state)}*"
+    kept = {key: redis.dump(key) for key in redis.scan_iter(ours, count=10_000)}
+
+    def restore() -> None:
+        with redis.pipeline() as pipe:
+            pipe.delete(*redis.scan_iter(ours, count=10_000))
+            for key, value in kept.items():
+                pipe.restore(key, 0, value)
+            pipe.execute()
+
+    return restore
+
+
+async def test_a_log_that_does_not_continue_what_is_stored_is_refused(
+    environment: dict[str, str], process: Processes
+) -> None:
+    """Retention has taken what was not read yet, or the topic was made again: rebuild."""
+    ledger = Ledger(environment)
+    events = ledger.topic(topics.EVENTS)
+    worker = process("worker").wait_ready()
+    ledger.send_many(USERS, 100)
+    await eventually(ledger.settled)
+    worker.terminate()
+    ledger.send_many(USERS, 400)
+    admin = AdminClient({"bootstrap.servers": ledger.servers})
+    for cut in admin.delete_records(
+        [TopicPartition(events, p, OFFSET_END) for p in range(topics.EVENT_PARTITIONS)]
+    ).values():
+        cut.result()
+
+    cut_short = process("worker")
+    assert await asyncio.to_thread(cut_short.popen.wait, 60) == 2
+    assert refusal(cut_short).endswith(REBUILD)
+    assert "and its log begins at" in refusal(cut_short)
+
+    admin.delete_topics([events])[events].result()
+    await eventually(lambda: events not in admin.list_topics(timeout=5).topics)
+    ensure_topics(KafkaConnection(ledger.servers), prefix=ledger.prefix)
+    made_again = process("worker")
+    assert await asyncio.to_thread(made_again.popen.wait, 60) == 2
+    assert refusal(made_again).endswith(REBUILD)
+    assert "in another log: topic_id" in refusal(made_again)
+
+
+REBUILD = "Run `headrace rebuild`: it folds the archive and what there is of the log."
+
+
+def refusal(worker: Running) -> str:
+    """The one line that says why it does not work."""
+    (line,) = (line for line in worker.output.splitlines() if line.startswith("Error: "))
+    assert "Traceback" not in worker.output
+    return line
 
 
 async def test_counters_account_for_every_kind_of_record_through_a_kill(

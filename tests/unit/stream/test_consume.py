@@ -1,0 +1,191 @@
+"""What waits between Faust and the pipeline: bounded, shared out fairly, dropped when it is old."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from stream.consume import MicroBatches
+from stream.records import Record
+
+GENERATION = 7
+
+
+class FakeConsumer:
+    """Remembers what was committed, and what is not fetched from."""
+
+    def __init__(self) -> None:
+        self.paused: set[TP] = set()
+        self.committed: dict[TP, int] = {}
+        self.refusing = False
+
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        self.paused |= set(tps)
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        self.paused -= set(tps)
+
+    def assignment(self) -> set[TP]:
+        return {TP("events", partition) for partition in range(8)}
+
+    async def _commit_offsets(self, offsets: dict[TP, int]) -> bool:
+        if not self.refusing:
+            self.committed |= offsets
+        return not self.refusing
+
+
+class FakeStream:
+    """Fetches, as the transport hands them over."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Any] = asyncio.Queue()
+
+    def put(self, partition: int, offsets: Sequence[int], generation: int = GENERATION) -> None:
+        records = [
+            SimpleNamespace(
+                partition=partition, offset=at, timestamp=at, key=b"k", value=b"v", headers=()
+            )
+            for at in offsets
+        ]
+        message = SimpleNamespace(partition=partition, generation_id=generation)
+        self._queue.put_nowait(SimpleNamespace(message=message, value=records))
+
+    def noack(self) -> "FakeStream":
+        return self
+
+    async def events(self) -> AsyncIterator[Any]:
+        while True:
+            yield await self._queue.get()
+
+
+class Worker:
+    """A `MicroBatches` whose handler keeps what it is given, once it is let."""
+
+    def __init__(self, batch_size: int = 4) -> None:
+        signal = SimpleNamespace(connect=lambda _: None)
+        self.consumer = FakeConsumer()
+        self.app: Any = SimpleNamespace(
+            consumer=self.consumer,
+            consumer_generation_id=GENERATION,
+            on_partitions_assigned=signal,
+            on_partitions_revoked=signal,
+        )
+        self.stream = FakeStream()
+        self.handled: list[list[tuple[int, int]]] = []
+        self.open = asyncio.Event()
+        self.batches = MicroBatches(
+            self.app, topic="events", handle=self.handle, batch_size=batch_size
+        )
+
+    async def handle(self, records: Sequence[Record]) -> dict[int, int]:
+        await self.open.wait()
+        self.handled.append([(record.partition, record.offset) for record in records])
+        return {record.partition: record.offset + 1 for record in records}
+
+    async def __aenter__(self) -> "Worker":
+        assigned = {TP("events", 0)}
+        await self.batches._on_assigned(self.app, assigned, signal=None)
+        self._running = asyncio.create_task(self.batches.run(self.stream))  # type: ignore[arg-type]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await self._running
+
+
+async def turn() -> None:
+    """Let everything go on that can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_batch_takes_the_same_share_of_each_partition() -> None:
+    """One busy user's partition must not hold up the others."""
+    async with Worker(batch_size=6) as worker:
+        worker.stream.put(0, range(100))
+        worker.stream.put(1, [0])
+        worker.stream.put(2, range(100))
+        await turn()
+        worker.open.set()
+        await turn()
+
+    second = worker.handled[1]
+    assert [partition for partition, _ in second].count(0) == 3
+    assert [partition for partition, _ in second].count(2) == 3
+    assert (1, 0) in worker.handled[0] + second
+    offsets = [at for batch in worker.handled for partition, at in batch if partition == 0]
+    assert offsets == list(range(100))
+
+
+async def test_a_partition_with_two_batches_waiting_is_not_fetched_from() -> None:
+    """At twice the capacity memory must not grow: what is not fetched lies in Kafka."""
+    async with Worker(batch_size=4) as worker:
+        worker.stream.put(0, range(9))
+        worker.stream.put(1, range(3))
+        await turn()
+        worker.stream.put(0, range(9, 13))
+        await turn()
+
+        assert worker.consumer.paused == {TP("events", 0)}
+        worker.open.set()
+        await turn()
+
+    assert worker.consumer.paused == set()
+    assert sum(map(len, worker.handled)) == 16
+
+
+async def test_what_was_fetched_under_an_older_generation_is_dropped() -> None:
+    """Its partition may be another worker's by now; if not, it is fetched again."""
+    async with Worker() as worker:
+        worker.open.set()
+        worker.stream.put(0, [1, 2], generation=GENERATION - 1)
+        worker.stream.put(0, [3])
+        await turn()
+
+    assert worker.handled == [[(0, 3)]]
+
+
+async def test_what_waits_when_the_generation_changes_is_dropped() -> None:
+    """It waits behind a slow batch, and its partition moves on meanwhile."""
+    async with Worker(batch_size=1) as worker:
+        worker.stream.put(0, [1, 2, 3])
+        await turn()
+        worker.app.consumer_generation_id += 1
+        worker.open.set()
+        await turn()
+        worker.stream.put(0, [9], generation=GENERATION + 1)
+        await turn()
+
+    assert worker.handled == [[(0, 1)], [(0, 9)]]
+
+
+async def test_settling_lets_the_batch_at_work_be_committed_and_drops_the_rest() -> None:
+    """A graceful end repeats nothing, and starts nothing."""
+    async with Worker(batch_size=1) as worker:
+        worker.stream.put(0, [1, 2])
+        await turn()
+        settling = asyncio.create_task(worker.batches.settle())
+        await turn()
+        worker.open.set()
+        await settling
+
+    assert worker.handled == [[(0, 1)]]
+    assert worker.consumer.committed == {TP("events", 0): 2}
+
+
+async def test_a_commit_that_does_not_go_through_is_tried_with_the_next_batch() -> None:
+    """Faust forgets it."""
+    async with Worker() as worker:
+        worker.open.set()
+        worker.consumer.refusing = True
+        worker.stream.put(0, [1])
+        await turn()
+        worker.consumer.refusing = False
+        worker.stream.put(1, [5])
+        await turn()
+
+    assert worker.consumer.committed == {TP("events", 0): 2, TP("events", 1): 6}

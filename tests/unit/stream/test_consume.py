@@ -141,12 +141,15 @@ async def test_a_partition_with_two_batches_waiting_is_not_fetched_from() -> Non
 async def test_what_was_fetched_under_an_older_generation_is_dropped() -> None:
     """Its partition may be another worker's by now; if not, it is fetched again."""
     async with Worker() as worker:
-        worker.open.set()
-        worker.stream.put(0, [1, 2], generation=GENERATION - 1)
         worker.stream.put(0, [3])
         await turn()
+        worker.stream.put(0, [4])
+        worker.stream.put(0, [1, 2], generation=GENERATION - 1)
+        await turn()
+        worker.open.set()
+        await turn()
 
-    assert worker.handled == [[(0, 3)]]
+    assert worker.handled == [[(0, 3)], [(0, 4)]]
 
 
 async def test_what_waits_when_the_generation_changes_is_dropped() -> None:

@@ -133,8 +133,9 @@ class ItemRow:
     def _count(self, event_type: int, weight: float, timestamp_ms: int) -> None:
         sums = self._counts.setdefault(event_type, [0.0] * len(Count._fields))
         sums[0] += weight
-        for which in range(len(HALF_LIVES_MS)):
-            sums[1 + which] += weight * self._growth(which, timestamp_ms)
+        spans = zip(self._landmarks_ms, HALF_LIVES_MS, strict=True)
+        for place, (landmark_ms, half_life_ms) in enumerate(spans, start=1):
+            sums[place] += weight * math.exp2((timestamp_ms - landmark_ms) / half_life_ms)
 
     def _growth(self, which: int, timestamp_ms: int) -> float:
         return math.exp2((timestamp_ms - self._landmarks_ms[which]) / HALF_LIVES_MS[which])

@@ -145,10 +145,12 @@ class ItemStatistics:
         Also those that it was no news to: a crash may have come between their rows and the lists.
         """
         before = {partition: self._lists[partition].applied for partition in marks}
-        for record, deltas in batch:
-            for key in np.unique(deltas["item_key"]).tolist():
-                score, category = self._rows[key].log_interest(), self._category_of(key)
-                self._lists[record.partition].put(key, score, category)
+        placed = {
+            key: record.partition for record, deltas in batch for key in deltas["item_key"].tolist()
+        }
+        for key, partition in placed.items():
+            score, category = self._rows[key].log_interest(), self._category_of(key)
+            self._lists[partition].put(key, score, category)
         for partition, mark in marks.items():
             self._lists[partition].next_offset = mark.next_offset
         await self._trending.write_rows(

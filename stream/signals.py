@@ -84,7 +84,7 @@ UNDOES = {
     EventType.REMOVE_FROM_CART: (EventType.ADD_TO_CART, "interactions"),
 }
 _FOREVER = int(np.iinfo(np.int64).max)
-_LOOK_BACK = 32  # newest entries in which the session's last items are looked for
+_LOOK_BACK = 24  # newest entries in which the session's last items are looked for
 
 FORMAT = 1
 _HEADER = np.dtype("<u2")
@@ -155,7 +155,11 @@ def newest_visits(row: UserRow, until_ms: int = _FOREVER) -> list[tuple[int, int
     found: list[tuple[int, int, int]] = []
     for name in ("interactions", "purchases"):
         entries = row.lists[name]
-        end = int(np.searchsorted(entries["timestamp_ms"], until_ms, side="right"))
+        if not len(entries):
+            continue
+        end = len(entries)
+        if entries["timestamp_ms"][-1] > until_ms:
+            end = int(np.searchsorted(entries["timestamp_ms"], until_ms, side="right"))
         known = entries[max(0, end - _LOOK_BACK) : end]
         columns = (known[field].tolist() for field in _VISIT_FIELDS)
         found += (

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
-UNIT = ("tests/unit/stream", "tests/unit/features")
+UNIT = ("tests/unit/stream",)
 GUARANTEE = ("tests/integration/test_worker_guarantee.py",)
 CHAOS = ("tests/integration/test_chaos.py",)
 PROOFS = {"unit tests": UNIT, "guarantee tests": GUARANTEE, "short chaos": CHAOS}
@@ -244,7 +244,9 @@ def _found(
         for name in names:
             with console.status(f"{mutation.rule}: {name}"):
                 found[name] = ", ".join(failures(PROOFS[name], tree)) or NOT_CAUGHT
-            console.print(f"{mutation.rule}: {name}: {found[name]}", highlight=False)
+            console.print(
+                f"{mutation.rule}: {name}: {found[name]}", highlight=False, soft_wrap=True
+            )
             if found[name] != NOT_CAUGHT and not everything:
                 return found
     return found

@@ -79,9 +79,9 @@ class StateFeed:
             self._announced(state)
 
 
-def project(settings: Settings, number: int) -> str:
+def project(settings: Settings, number: int, row_format: int = FORMAT) -> str:
     """The Feast project of a state."""
-    return f"{settings.feast_project}_r{FORMAT}_s{number}"
+    return f"{settings.feast_project}_r{row_format}_s{number}"
 
 
 def open_rows(settings: Settings, number: int) -> "FeatureRows[str]":

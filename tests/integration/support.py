@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,15 @@ class Running:
 class Processes:
     """Starts ``headrace …`` as child processes, and ends those that a test leaves behind."""
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        environment: Mapping[str, str],
+        program: Sequence[str | Path] = (HEADRACE,),
+    ) -> None:
         self._directory = directory
         self._environment = environment
+        self._program = program
         self._started: list[Running] = []
 
     def __call__(self, *arguments: str, **settings: object) -> Running:
@@ -112,7 +118,7 @@ class Processes:
         }
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [HEADRACE, *arguments],
+                [*self._program, *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -12,6 +12,8 @@ import triton_python_backend_utils as pb_utils
 REQUIRED = ("item_keys", "event_types", "ages_s")
 OPTIONAL = ("price_buckets", "context")  # int32, 0 is unknown
 OUTPUTS = ("item_keys", "scores", "user_vector")
+LEISURE = 15  # niceness of a load beside versions that serve
+NEW_SERVER_S = 60.0
 
 
 class TritonPythonModel:
@@ -60,12 +62,14 @@ def _at_leisure(work):
     """
     Do *work* in a thread of low priority, and wait for it: other versions serve meanwhile.
 
-    A thread, because Linux counts niceness by thread, and nobody but root may take it back.
+    Not where the server has just started: then nobody is served before this is done. A thread,
+    because Linux counts niceness by thread, and nobody but root may take it back.
     """
     failures = []
 
     def run():
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
+        if _age_s(os.getppid()) > NEW_SERVER_S:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEISURE)
         try:
             work()
         except BaseException as failure:
@@ -76,6 +80,13 @@ def _at_leisure(work):
     thread.join()
     if failures:
         raise failures[0]
+
+
+def _age_s(pid):
+    """Seconds since process *pid* started: fields of ``/proc``, see proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    started_s = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # after the boot
+    return float(Path("/proc/uptime").read_text().split()[0]) - started_s
 
 
 def _read(request):

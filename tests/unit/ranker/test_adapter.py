@@ -1,13 +1,16 @@
 """What Triton's Python backend asks of the adapter, without Triton."""
 
 import json
+import os
 import sys
+import time
 from dataclasses import dataclass, field
 from importlib import import_module, reload
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import psutil
 import pytest
 
 from model_repo.ranker import serving
@@ -176,3 +179,27 @@ def test_a_score_that_is_no_number_counts_as_nothing_shared(directory: Path):
 def test_the_log_says_what_it_computes_in(model, log: Log):
     """Whoever wonders why one machine is slower reads it there."""
     assert log.lines[0].startswith("ranker 1 computes in ")
+
+
+@pytest.mark.parametrize(("age_s", "niceness"), [(5.0, []), (3600.0, [15])])
+def test_a_load_is_at_leisure_only_where_others_serve(
+    model, monkeypatch: pytest.MonkeyPatch, age_s: float, niceness: list[int]
+):
+    """A server that has just been restarted serves nobody: each second of its load is an outage."""
+    module = sys.modules["model_repo.ranker.model"]
+    taken: list[int] = []
+    monkeypatch.setattr(module, "_age_s", lambda pid: age_s)
+    monkeypatch.setattr(module.os, "setpriority", lambda which, who, nice: taken.append(nice))
+
+    model.initialize(ARGS)
+
+    assert taken == niceness
+
+
+def test_the_age_of_a_process_is_read_from_the_kernel(model):
+    """Fields are counted after the program's name, which may hold spaces and brackets."""
+    module = sys.modules["model_repo.ranker.model"]
+
+    assert module._age_s(os.getpid()) == pytest.approx(
+        time.time() - psutil.Process().create_time(), abs=2.0
+    )

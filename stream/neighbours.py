@@ -39,10 +39,13 @@ class Neighbours:
 
     def add(self, key: int, weight: float) -> None:
         """Add *weight*, or take it back if it is negative."""
-        if key in self.keys:
-            self._add_to(self.keys.index(key), weight)
-        elif weight > 0:
-            self._admit(key, weight)
+        try:
+            place = self.keys.index(key)
+        except ValueError:
+            if weight > 0:
+                self._admit(key, weight)
+        else:
+            self._add_to(place, weight)
 
     def best(self, fade: float) -> list[Neighbour]:
         """All of them, weights times *fade*; first those that are surely heaviest."""

@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.event_types import EventType
@@ -101,6 +101,15 @@ def test_neighbours_are_bounded_and_say_what_that_may_have_cost() -> None:
 
 @patch("stream.neighbours.LIMIT", 3)
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from([1.0, 0.5, 0.2, -1.0]))))
+# The lightest shrinks: 0 is evicted at a weight of 3, and then 1 at a weight of 1.
+@example(
+    drawn=[(0, 1.0)] * 3
+    + [(1, 1.0)] * 5
+    + [(2, 1.0)] * 9
+    + [(3, 1.0)]
+    + [(1, -1.0)] * 4
+    + [(4, 1.0)]
+)
 def test_the_true_weight_of_a_neighbour_lies_where_the_row_says(
     drawn: list[tuple[int, float]],
 ) -> None:

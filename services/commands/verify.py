@@ -1,6 +1,7 @@
 """``headrace verify``: whether what is served is exactly what the log says."""
 
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -41,7 +42,11 @@ def verify(slates: bool, json_path: Path | None, show_ids: bool, data_dir: Path 
     if slates:
         _verify_slates(settings, report)
     else:
+        began_s = time.monotonic()
         _verify(settings, report)
+        took_s = time.monotonic() - began_s
+        folded = report.counts["events folded"]
+        click.echo(f"{folded:,} events in {took_s:.1f} s: {folded / took_s:,.0f} a second.")
     report.show(Console(highlight=False))
     if json_path is not None:
         report.write_json(json_path)

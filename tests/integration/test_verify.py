@@ -96,7 +96,7 @@ class Shift:
         self.worker = self._process("worker", worker_instance_id="w", batch_size=20).wait_ready()
 
     def end(self) -> None:
-        assert self.worker.terminate() == 0, self.worker.output
+        self.worker.terminate()
 
 
 @pytest.fixture(scope="module")

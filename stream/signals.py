@@ -279,7 +279,7 @@ def from_bytes(raw: bytes) -> Deltas:
     Raises:
         UnknownSignalsFormat: If it was written by another format of this software.
     """
-    written = int(np.frombuffer(raw, _HEADER, count=1)[0])
-    if written != FORMAT:
+    written = int.from_bytes(raw[: _HEADER.itemsize], "little")
+    if written != FORMAT or (len(raw) - _HEADER.itemsize) % DELTA.itemsize:
         raise UnknownSignalsFormat(f"signals format {written}, this worker reads {FORMAT}")
     return np.frombuffer(raw, DELTA, offset=_HEADER.itemsize)

@@ -244,3 +244,6 @@ def test_signals_of_another_format_are_refused() -> None:
 
     with pytest.raises(UnknownSignalsFormat, match="format 9"):
         from_bytes(b"\x09\x00" + raw[2:])
+    for damaged in (b"", raw[:-1]):
+        with pytest.raises(UnknownSignalsFormat):
+            from_bytes(damaged)

@@ -133,16 +133,18 @@ def compose(
     model: ModelVersion | None,
 ) -> Recommendation:
     """The slate that *considered* make: those that may be shown, in their order."""
-    shown = (
+    shown = [
         (item_id, score, source)
         for _, score, source, item_id, hidden in considered
         if item_id is not None and not hidden
-    )
+    ]
     items = tuple(
-        RecommendedItem(item_id=item_id, rank=rank, score=score, sources=(source,))
-        for rank, (item_id, score, source) in enumerate(shown, start=1)
+        [
+            RecommendedItem(item_id, rank, score, (source,))
+            for rank, (item_id, score, source) in enumerate(shown, start=1)
+        ]
     )
-    strategy = _strategy(items)
+    strategy = _strategy({source for _, _, source in shown})
     return Recommendation(
         recommendation_id=recommendation_id(
             user_id, surface, state, tuple(item.item_id for item in items)
@@ -160,9 +162,8 @@ def compose(
     )
 
 
-def _strategy(items: Iterable[RecommendedItem]) -> Strategy:
+def _strategy(sources: Container[str]) -> Strategy:
     """The best of what took part."""
-    sources = {source for item in items for source in item.sources}
     return (
         "ranker" if "ranker" in sources else "co_visited" if "co_visited" in sources else "popular"
     )

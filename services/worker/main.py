@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CATCH_UP_S = 120.0
+GC_THRESHOLD = 10_000  # objects: a micro-batch makes as many, and they die with it
 
 
 @click.command()
@@ -299,6 +300,7 @@ async def _consume(
     # What lives from here on lives long: the collector need not look at it again.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
     asking = asyncio.create_task(
         health.keep_asking(checks(assigned=lambda: batches.assigned), metrics.set_dependency)
     )

@@ -85,13 +85,13 @@ class Generator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._stop.set()
+        self._thread.join()
 
     def stop(self) -> None:
         """Send nothing more, and wait until everything is delivered or refused."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._thread.join()
         for producer in self._producers.values():
             producer.flush(60)
 

@@ -219,9 +219,13 @@ class ChaosStack:
                 worker.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.wait(STOP_WITHIN_S)
-        if self._up.poll() is None:
-            self._up.terminate()
+        self._up.terminate()
+        try:
             self._up.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self._up.kill()  # its guard ends all of its children
+            self._up.wait()
+            raise
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import importlib.util
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from tests.chaos.expectation import Expectation, expect
 from tests.chaos.ledger import NUMBER, Ledger
 from tests.chaos.stack import ChaosStack
 from tests.integration.ledger import Ledger as StoredState
-from tests.integration.ledger import read_topic, repeats
+from tests.integration.ledger import read_topic
 
 SHOWN = 5
 POLL_S = 0.5
 VERIFY_WITHIN_S = 600.0
+Answered = tuple[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def judge(stack: ChaosStack, ledger: Ledger) -> Verdict:
     log = read_topic(state.servers, state.topic(topics.EVENTS))
     log.sort(key=lambda message: (message.partition(), message.offset()))
     expected = expect(ledger, log)
-    slates = state.slates()
+    slates = list(_slates(state))
     said, verified = verify(stack)
     return Verdict(
         misses=[
@@ -90,7 +91,7 @@ def judge(stack: ChaosStack, ledger: Ledger) -> Verdict:
         ],
         outcomes=dict(sum(expected.outcomes.values(), Counter())),  # asdict() breaks a Counter
         slates=len(slates),
-        repeated_slates=repeats(slates),
+        repeated_slates=len(slates) - len(set(slates)),
         unreported=sum(entry.place is None for entry in ledger.entries),
         verified=verified,
     )
@@ -121,13 +122,20 @@ def _outcomes(state: StoredState, expected: Expectation) -> list[str]:
     )
 
 
-def _last_slates(slates: Sequence[Mapping[str, Any]], expected: Expectation) -> list[str]:
+def _slates(state: StoredState) -> Iterator[Answered]:
+    """What each slate answers: its user, and the newest record folded in."""
+    for message in read_topic(state.servers, state.topic(topics.RECOMMENDATIONS)):
+        if value := message.value():
+            slate = orjson.loads(value)
+            at = slate["state"]
+            yield slate["user_id"], (at["partition"], at["offset"])
+
+
+def _last_slates(slates: Sequence[Answered], expected: Expectation) -> list[str]:
     """Each user's last slate names the newest record that was theirs."""
     last: dict[str, tuple[int, int]] = {}
-    for slate in slates:
-        user, at = slate["user_id"], slate["state"]
-        place = at["partition"], at["offset"]
-        last[user] = max(last.get(user, place), place)
+    for user_id, place in slates:
+        last[user_id] = max(last.get(user_id, place), place)
     return _differing("the last slate of", last, expected.newest)
 
 

@@ -92,6 +92,8 @@ def configure_logging(
     root.setLevel(level.upper())
     for library in ("aiokafka", "faust", "feast", "mode"):  # they tell their lives at info
         logging.getLogger(library).setLevel("DEBUG" if level == "debug" else "WARNING")
+    # At debug it writes whole requests and answers: events, and the password of a login.
+    logging.getLogger("aiokafka.conn").setLevel("WARNING")
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

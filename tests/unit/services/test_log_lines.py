@@ -76,6 +76,16 @@ def test_hashes_agree_between_processes_of_one_key_only() -> None:
     assert lines("debug")[0]["user"] != lines("debug")[0]["user"]
 
 
+def test_the_library_that_writes_whole_records_is_quiet_at_debug() -> None:
+    """Kafka's answers hold every event, and the first request of a login its password."""
+    out = io.StringIO()
+    configure_logging("json", "debug", out)
+
+    logging.getLogger("aiokafka.conn").debug("Response: %s", USER)
+
+    assert out.getvalue() == ""
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_traceback_shows_no_local_variables(form: str) -> None:
     """They would be events and rows, in the log of every crash."""

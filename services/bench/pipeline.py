@@ -40,6 +40,7 @@ WARM_UP_S = 2.0  # before each figure
 FIRST_WARM_UP_S = 10.0  # Kafka's machine code is made as it goes, and the ranker's kernels
 SOAK_EVERY_S = 5.0
 READY_WITHIN_S = 180.0
+ANSWER_WITHIN_S = 30.0
 
 Say = Callable[[str], None]
 
@@ -254,14 +255,16 @@ class Bench:
 
     def _saturate(self, way: str, load: Load, traffic: Traffic, meter: Meter) -> Figure:
         self._say(f"{way}, {traffic.name}: saturation")
+        deadline_s = time.monotonic() + ANSWER_WITHIN_S
+        while not load.saturating(WINDOW, 0.5).events:  # the bare loop has just been started
+            if time.monotonic() > deadline_s:
+                raise CommandFailed(f"the {way} gave no slate. See {self._settings.data_dir}.")
         load.saturating(WINDOW, min(WARM_UP_S, self._asked.seconds))
         before = meter.read()
         answers = load.saturating(WINDOW, self._asked.seconds)
         used = meter.read().since(before)
         figure = _figure(way, traffic, None, answers, used, meter.memory_mb())
         load.settle()
-        if not answers.events:
-            raise CommandFailed(f"the {way} gave no slate. Look into {self._settings.data_dir}.")
         self._report.figures.append(figure)
         return figure
 

@@ -15,7 +15,12 @@ MAY_IMPORT = {
 }
 BARE_LOOP = "services/bench/bare_loop.py"  # goes without our own ways, to compare them with
 HOMES = {
-    "faust": ("stream/agents.py", "stream/consume.py", "services/worker/credentials.py"),
+    "faust": (
+        "stream/agents.py",
+        "stream/consume.py",
+        "stream/transport.py",
+        "services/worker/credentials.py",
+    ),
     "feast": ("features/",),
     "redis": ("features/", BARE_LOOP),
     "tritonclient": (

@@ -21,6 +21,7 @@ from services.bench.preparing import deploy, fill_histories, put_catalogue, writ
 from services.bench.usage import Meter, Reading
 from services.embedded import stack
 from services.embedded.part import Status
+from services.embedded.process import last_line
 from services.errors import CommandFailed
 from services.evaluation.ga360 import Ga360
 from services.kafka.connection import KafkaConnection
@@ -258,7 +259,9 @@ class Bench:
         deadline_s = time.monotonic() + ANSWER_WITHIN_S
         while not load.saturating(WINDOW, 0.5).events:  # the bare loop has just been started
             if time.monotonic() > deadline_s:
-                raise CommandFailed(f"the {way} gave no slate. See {self._settings.data_dir}.")
+                log = "worker-1" if way == PIPELINE else "bare-loop"
+                line = last_line(self._settings.data_dir / "logs" / f"{log}.log")
+                raise CommandFailed(f"the {way} gave no slate. Its last line: {line}")
         load.saturating(WINDOW, min(WARM_UP_S, self._asked.seconds))
         before = meter.read()
         answers = load.saturating(WINDOW, self._asked.seconds)

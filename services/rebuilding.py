@@ -9,8 +9,10 @@ there when the new state is announced.
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import islice
 
 from features.projects import drop
@@ -21,17 +23,15 @@ from services.kafka.follow import Follower
 from services.kafka.log_id import log_id
 from services.settings import WorkerSettings
 from services.states import Layout, State
-from services.telemetry import WorkerMetrics
 from services.verification.placement import decoded_in_order, families
 from services.verification.recorded import RecordedTopic, committed
 from services.verification.users import refold
-from services.worker.broadcasts import CatalogueFeed
 from services.worker.item_statistics import ItemViews
-from services.worker.newcomers import NewTexts
 from stream import topics
 from stream.catalogue import Catalogue
 from stream.decode import Decoded, Misplaced, Refused
 from stream.history import Outcome, UserRow
+from stream.items import InvalidItem, parse_item
 from stream.marks import Mark
 from stream.signals import Delta, signal_records
 from stream.state import Replacement
@@ -200,6 +200,17 @@ class Folding:
         return outcome, deltas
 
 
+def _learn(
+    catalogue: Catalogue, key: bytes, value: bytes | None, partition: int, offset: int
+) -> None:
+    """Take in one record of `items.v1`; what is no item is the worker's to complain of."""
+    with suppress(InvalidItem, UnicodeDecodeError):
+        if value is None:
+            catalogue.delete(key.decode())
+        else:
+            catalogue.put(parse_item(value))
+
+
 async def _fold_items(
     settings: WorkerSettings,
     signals: RecordedTopic,
@@ -209,9 +220,8 @@ async def _fold_items(
 ) -> None:
     """Have the owner of items, as it is in the worker, take in signals.v1 from its beginning."""
     catalogue = Catalogue()
-    feed = CatalogueFeed(catalogue, NewTexts(), WorkerMetrics())
     items = with_prefix(settings.prefix, topics.ITEMS)
-    with Follower(settings.kafka, items, feed.take) as follower:
+    with Follower(settings.kafka, items, partial(_learn, catalogue)) as follower:
         follower.start(CATCH_UP_S)
     owner = ItemViews(users).owner(
         settings.kafka,

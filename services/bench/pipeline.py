@@ -122,7 +122,14 @@ async def measured(
         settings: Its data directory is this run's own.
         say: Is told what is going on.
         run: What of `Bench` to measure; called in a thread.
+
+    Raises:
+        CommandFailed: If a server's address is set, or something is not installed or not ready.
     """
+    given = settings.model_fields_set & set(stack.ADDRESS_SETTINGS.values())
+    if given:
+        names = ", ".join(f"HEADRACE_{name.upper()}" for name in sorted(given))
+        raise CommandFailed(f"the benchmark measures servers of its own: unset {names}.")
     say("Starting Kafka, Redis, Triton and the worker")
     options = stack.Options(workers=asked.workers)
     os.environ["HEADRACE_BATCH_SIZE"] = str(asked.batch)  # workers have our environment

@@ -16,13 +16,13 @@ from tests.chaos.ledger import NUMBER, Entry, Kind, Ledger
 from tests.chaos.recovery import Waiting
 
 actions = st.tuples(
-    st.sampled_from(["click", "purchase", "refund", "impression", "search", "dislike"]),
-    st.integers(0, 12),  # event id
-    st.integers(0, 5),  # event time, ms
+    st.sampled_from(["click", "click", "purchase", "refund", "impression", "search"]),
+    st.integers(0, 30),  # event id
+    st.integers(0, 2),  # event time, ms: many ties
 )
 
 
-@given(st.lists(actions, max_size=30))
+@given(st.lists(actions, min_size=5, max_size=40))
 def test_the_rules_written_down_twice_agree(drawn: list[tuple[str, int, int]]) -> None:
     """Otherwise a chaos run would find misses that are none, or miss what is one."""
     small = dict.fromkeys(LIMITS, 2)

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from feast.infra.online_stores.redis import RedisOnlineStore
 from pydantic import ValidationError
 
+from features.importing import import_feast
 from services.kafka.connection import KafkaConnection
 from services.settings import Settings
 
@@ -64,6 +64,9 @@ def test_redis_gets_the_password_as_it_is(password: str, ca_file: Path) -> None:
         redis_tls=True,
         redis_ca_file=ca_file,
     )
+
+    import_feast()
+    from feast.infra.online_stores.redis import RedisOnlineStore
 
     nodes, options = RedisOnlineStore._parse_connection_string(settings.redis_connection)
 

@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from services.connection import running_stack
 from services.kafka.connection import KafkaConnection
 from services.kafka.slates import poll_slates, whole_topic
 from stream import topics
-from tests.integration.ledger import Ledger
+from stream.deployments import Deployment
+from tests.integration.ledger import Ledger, read_topic
 from tests.integration.support import HEADRACE
 from tests.tiny_model import build_tiny_version
 
@@ -36,6 +38,8 @@ USERS = 2_000  # a row keeps 128 actions, and the ledger wants to find all of th
 RATE = 200.0
 ROUNDS = 10
 CALM_S = 30.0
+FOLLOWED_WITHIN_S = 1.0
+MODEL = b"ranker"  # the topic holds other things under other keys
 ANYTHING = ("--margin", "1")  # two tiny models are not compared here
 
 
@@ -46,6 +50,7 @@ class Arrivals:
     received_s: list[float] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
     models: list[str | None] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
 
     def p99_ms(self, windows: Sequence[tuple[float, float]]) -> float:
         """Of the slates received within *windows* of time."""
@@ -54,6 +59,17 @@ class Arrivals:
         for begin, end in windows:
             inside |= (received >= begin) & (received < end)
         return float(np.percentile(np.array(self.latencies_s)[inside], 99) * 1000)
+
+    def first_s(self, announced_s: float, before: Deployment, after: Deployment) -> float:
+        """When a slate came of whom another version had served; a canary's users prove nothing."""
+        arrived = zip(self.received_s, self.models, self.users, strict=True)
+        return next(
+            received_s
+            for received_s, model, user in arrived
+            if received_s >= announced_s
+            and model == after.version
+            and before.version_for(user) != after.version
+        )
 
 
 @contextmanager
@@ -70,6 +86,7 @@ def watching(servers: str, topic: str) -> Iterator[Arrivals]:
                 arrivals.latencies_s.append(slate.received_s - slate.event_time_ms / 1000)
                 model = slate.value["model"]
                 arrivals.models.append(model and model["version"])
+                arrivals.users.append(slate.user_id)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -123,6 +140,24 @@ def failed_requests(metrics_address: str) -> float:
         for sample in family.samples
         if sample.name.endswith("_total")
     )
+
+
+def announced(servers: str, topic: str) -> list[tuple[float, Deployment]]:
+    """Every state of the ranker that was announced on *topic*, and when, by its record."""
+    return [
+        (record.timestamp()[1] / 1000, Deployment.model_validate_json(record.value()))
+        for record in read_topic(servers, topic)
+        if record.key() == MODEL
+    ]
+
+
+def followed_after_s(states: Sequence[tuple[float, Deployment]], arrivals: Arrivals) -> list[float]:
+    """Seconds from each change of the serving version to the first slate that it alone explains."""
+    return [
+        arrivals.first_s(announced_s, before, after) - announced_s
+        for (_, before), (announced_s, after) in pairwise(states)
+        if before.version != after.version
+    ]
 
 
 def memory_mb(pid: int) -> float:
@@ -229,6 +264,8 @@ def prove(environment: dict[str, str], versions: Sequence[Path], console: Consol
     failed = failed_requests(part(data_dir, "worker-1")["address"])
     before_ms, during_ms = arrivals.p99_ms([calm]), arrivals.p99_ms(windows)
     growth = memories[-1] / memories[1] - 1
+    states = announced(ledger.servers, ledger.topic(topics.DEPLOYMENTS))
+    followed_s = followed_after_s(states, arrivals)
     rows = (
         ("events, none lost, none twice", f"{ledger.sent:,}", True),
         ("versions that made slates", str(len({m for m in arrivals.models if m})), True),
@@ -236,6 +273,8 @@ def prove(environment: dict[str, str], versions: Sequence[Path], console: Consol
         ("slates without a model", str(arrivals.models.count(None)), None not in arrivals.models),
         ("p99 before", f"{before_ms:.0f} ms", True),
         ("p99 during a step", f"{during_ms:.0f} ms", during_ms < 3 * before_ms),
+        ("a change is followed after", f"{np.median(followed_s):.2f} s", True),
+        ("  at worst", f"{max(followed_s):.2f} s", max(followed_s) <= FOLLOWED_WITHIN_S),
         ("longest", f"{max(arrivals.latencies_s) * 1000:.0f} ms", True),
         ("Triton after round 2", f"{memories[1]:.0f} MB", True),
         (f"Triton after round {ROUNDS}", f"{memories[-1]:.0f} MB ({growth:+.1%})", growth <= 0.1),

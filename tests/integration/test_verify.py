@@ -93,7 +93,7 @@ class Shift:
         self.begin()
 
     def begin(self) -> None:
-        self.worker = self._process("worker", worker_instance_id="w", batch_size=20).wait_ready()
+        self.worker = self._process("worker", batch_size=20).wait_ready()
 
     def end(self) -> None:
         self.worker.terminate()
@@ -170,7 +170,7 @@ async def test_workers_of_two_formats_go_on_side_by_side(
     shift: Shift, ledger: Ledger, headrace: Callable[..., Result], old_version: Processes
 ) -> None:
     """A rolling upgrade, there and back: each format has a state of its own, and misses nothing."""
-    old = old_version("worker", worker_instance_id="old").wait_ready()
+    old = old_version("worker").wait_ready()
     send_all_kinds(ledger, 300, seed=4)
     shift.end()
     ledger.use_state(1, row_format=FORMAT - 1)
@@ -203,7 +203,7 @@ async def test_redis_lost_and_the_log_cut_is_rebuilt_from_the_archive(
     shift.end()
     drop(ledger.store)
 
-    refused = process("worker", worker_instance_id="w")
+    refused = process("worker")
     assert refused.popen.wait(60) == 2, refused.output
     planned = headrace("rebuild", "--dry-run")
     rebuilt = await asyncio.to_thread(headrace, "rebuild")
@@ -227,7 +227,7 @@ async def test_partitions_are_added(
     (added,) = admin.create_partitions([NewPartitions(ledger.topic(topics.EVENTS), 12)]).values()
     added.result()
 
-    refused = process("worker", worker_instance_id="w")
+    refused = process("worker")
     assert refused.popen.wait(60) == 2, refused.output
     rebuilt = await asyncio.to_thread(headrace, "rebuild")
 

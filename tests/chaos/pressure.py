@@ -29,8 +29,8 @@ from tests.chaos.run import prepare
 from tests.chaos.stack import ChaosStack
 from tests.chaos.verdict import judge, lag, settle
 
-CAPACITY_S = 15.0
-BACKLOG_S = 5.0
+CAPACITY_S = 10.0
+BACKLOG_S = 3.0
 SAMPLE_S = 5.0
 FAIR_S = 30.0
 WARM_S = 10.0
@@ -89,9 +89,10 @@ def measure(data_dir: Path, seconds: float, console: Console) -> Figures:
         )
         figures.capacity = _capacity(generator, watch)
         console.print(f"capacity {figures.capacity:,.0f} events/s; twice as many now")
-        settle(stack, SETTLE_WITHIN_S)
         _press(figures, seconds, stack, generator, watch, console)
+        console.print("catching up …")
         figures.recovered_after_s = settle(stack, SETTLE_WITHIN_S)
+        console.print("at half of the capacity, without and with a heavy user …")
         _fairness(figures, generator, latencies)
         generator.stop()
         settle(stack, SETTLE_WITHIN_S)

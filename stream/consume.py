@@ -19,6 +19,8 @@ from stream.records import Record
 
 log = structlog.get_logger()
 
+COMMIT_EVERY_S = 1.0
+
 Handle = Callable[[Sequence[Record]], Awaitable[Mapping[int, int]]]
 
 
@@ -67,14 +69,16 @@ class MicroBatches:
         """Handle the records of *fetches* until the stream ends."""
         gathering = asyncio.create_task(self._gather(fetches))
         handling = asyncio.create_task(self._handle_batches())
+        committing = asyncio.create_task(self._keep_committing())
+        tasks = {gathering, handling, committing}
         try:
             # Whichever ends first has failed: awaiting it raises its reason.
-            done, _ = await asyncio.wait({gathering, handling}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 await task
         finally:
-            gathering.cancel()
-            handling.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def settle(self) -> None:
         """Take nothing more, drop what only waits, and let the batch in flight be committed."""
@@ -156,16 +160,25 @@ class MicroBatches:
         settled = {TP(self._topic, partition): at for partition, at in offsets.items()}
         self._settled |= settled
         self._uncommitted |= settled
-        await self._commit()
+
+    async def _keep_committing(self) -> None:
+        # The marks tell what is settled: a commit with every batch would cost each a round trip,
+        # and save a crash the reading of a second's records, which it skips.
+        while True:
+            await asyncio.sleep(COMMIT_EVERY_S)
+            await self._commit()
 
     async def _commit(self) -> None:
-        # One that does not go through is tried again with the next batch. Should there be none,
-        # the records are read again, and the marks tell that they are settled.
+        # One that does not go through is tried again with the next.
         consumer: Any = self._app.consumer
         mine = consumer.assignment()
-        self._uncommitted = {tp: at for tp, at in self._uncommitted.items() if tp in mine}
-        if self._uncommitted and await consumer._commit_offsets(self._uncommitted):
-            self._uncommitted = {}
+        offsets = {tp: at for tp, at in self._uncommitted.items() if tp in mine}
+        if not offsets or await consumer._commit_offsets(offsets):
+            self._uncommitted = {
+                tp: at
+                for tp, at in self._uncommitted.items()
+                if tp in mine and offsets.get(tp) != at
+            }
 
     async def _on_assigned(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         (assigned,) = args

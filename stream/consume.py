@@ -113,17 +113,19 @@ class MicroBatches:
             self._put(fetch)
 
     def _put(self, fetch: EventT[Any]) -> None:
-        generation, partition = fetch.message.generation_id, fetch.message.partition
+        generation = fetch.message.generation_id
         # Faust does not take back what an agent holds when its partitions go to another.
         if generation != self._app.consumer_generation_id:
             return
         if generation != self._generation:
             self._generation = generation
             self._waiting.clear()
-        waiting = self._waiting.setdefault(partition, deque())
-        waiting.extend(fetch.value)
-        if len(waiting) >= 2 * self._batch_size:
-            self._app.consumer.pause_partitions({TP(self._topic, partition)})
+        fetched: Any = fetch.value  # by partition: see `stream.transport`
+        for partition, records in fetched.items():
+            waiting = self._waiting.setdefault(partition, deque())
+            waiting.extend(records)
+            if len(waiting) >= 2 * self._batch_size:
+                self._app.consumer.pause_partitions({TP(self._topic, partition)})
         self._arrived.set()
 
     async def _handle_batches(self) -> None:

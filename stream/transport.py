@@ -4,13 +4,13 @@ Faust's Kafka transport, with two differences: where it begins to read, and how 
 Faust begins where the group has committed, and goes on from the log's beginning if that is gone.
 Here each partition begins where its mark says, and a log that no longer reaches so far is refused.
 
-Faust makes four tasks for each record; here what was fetched of a partition is one message, whose
-value is the list of its records, so the cost is the fetch's and not the record's.
+Faust makes four tasks for each record; here what was fetched of a topic is one message, whose value
+maps its partitions to their records, so the cost is the fetch's and not the record's.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from aiokafka.errors import (  # type: ignore[import-untyped]
     IllegalStateError,
@@ -70,8 +70,8 @@ class Consumer(aiokafka.Consumer):
         try:
             while not (self.should_stop or fetcher.should_stop):
                 generation, records = await self._fetch()
-                for tp, fetched in records.items():
-                    await self.callback(self._message(TP(*tp), fetched, generation))
+                for topic, fetched in _by_topic(records).items():
+                    await self.callback(self._message(topic, fetched, generation))
         except self.consumer_stopped_errors:
             if not self.app.should_stop:
                 raise
@@ -108,18 +108,29 @@ class Consumer(aiokafka.Consumer):
             self._sought = generation
         return self._sought == generation
 
-    def _message(self, tp: TP, records: Any, generation: int) -> ConsumerMessage:
+    def _message(self, topic: str, fetched: Mapping[int, Any], generation: int) -> ConsumerMessage:
+        # Faust wants one partition and offset: its acknowledging, which reads them, is unused.
+        partition, records = next(iter(fetched.items()))
         newest = records[-1]
         return ConsumerMessage(
-            *(tp.topic, tp.partition, newest.offset),
+            *(topic, partition, newest.offset),
             *(newest.timestamp / 1000, newest.timestamp_type),
             headers=None,
             key=None,
-            value=records,
+            value=cast("Any", fetched),
             checksum=None,
-            tp=tp,
+            tp=TP(topic, partition),
             generation_id=generation,
         )
+
+
+def _by_topic(records: Mapping[TP, list[Any]]) -> Mapping[str, Mapping[int, list[Any]]]:
+    """Topic to partition to records, none of them empty."""
+    topics: dict[str, dict[int, list[Any]]] = {}
+    for (topic, partition), fetched in records.items():
+        if fetched:
+            topics.setdefault(topic, {})[partition] = fetched
+    return topics
 
 
 class Transport(aiokafka.Transport):

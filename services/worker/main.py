@@ -319,5 +319,8 @@ async def _consume(
         if not app.crashed:
             await asyncio.gather(batches.settle(), items.settle())
         await app.stop()
-    if app.crashed:
-        raise app.crash_reason or RuntimeError("the Faust app crashed")
+    # Faust calls it a crash if our end, or a rebalance, cuts a fetch short.
+    cut_short = isinstance(app.crash_reason, asyncio.CancelledError)
+    if app.crashed and not (cut_short and stopping.is_set()):
+        reason = None if cut_short else app.crash_reason
+        raise reason or RuntimeError("the Faust app crashed")

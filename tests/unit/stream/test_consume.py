@@ -50,8 +50,8 @@ class FakeStream:
             )
             for at in offsets
         ]
-        message = SimpleNamespace(partition=partition, generation_id=generation)
-        self._queue.put_nowait(SimpleNamespace(message=message, value=records))
+        message = SimpleNamespace(generation_id=generation)
+        self._queue.put_nowait(SimpleNamespace(message=message, value={partition: records}))
 
     def noack(self) -> "FakeStream":
         return self

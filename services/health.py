@@ -7,6 +7,7 @@ degraded, which ``/readyz`` says and still answers 200.
 """
 
 import asyncio
+import itertools
 import json
 import threading
 import time
@@ -58,7 +59,8 @@ class Health:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._turned_s: float | None = None
-        self._batch_since_s: float | None = None
+        self._batches_since_s: dict[int, float] = {}  # in flight, by number
+        self._numbers = itertools.count()
         self._missing: dict[str, str] = {"worker": "starting"}
         self._degraded: dict[str, str] = {}
 
@@ -70,17 +72,20 @@ class Health:
         """*handle*, noticed when it does not come to an end."""
 
         async def watched(batch: T) -> R:
-            self._batch_since_s = self._clock()
+            number = next(self._numbers)
+            self._batches_since_s[number] = self._clock()
             try:
                 return await handle(batch)
             finally:
-                self._batch_since_s = None
+                del self._batches_since_s[number]
 
         return watched
 
     def stuck(self) -> str | None:
         """Why the process should be ended, or None."""
-        turned_s, since_s = self._turned_s, self._batch_since_s
+        turned_s = self._turned_s
+        # The oldest came first; HTTP's thread reads what the loop's changes.
+        since_s = next(iter(list(self._batches_since_s.values())), None)
         if turned_s is not None and (still_s := self._clock() - turned_s) > LOOP_TURNS_WITHIN_S:
             return f"the event loop has not turned for {still_s:.0f} s"
         if since_s is not None and (took_s := self._clock() - since_s) > BATCH_SETTLES_WITHIN_S:

@@ -138,6 +138,9 @@ class WorkerSettings(Settings):
     items_in_memory: int = Field(
         20_000, ge=1, le=10_000_000, description="Items whose statistics a worker keeps at hand."
     )
+    batches_in_flight: int = Field(
+        2, ge=1, le=8, description="Micro-batches at a time, each of partitions of its own."
+    )
     max_ahead_s: float = Field(
         300.0, ge=0, description="How far an event may lie ahead of its record's Kafka timestamp."
     )

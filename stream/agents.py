@@ -61,6 +61,7 @@ def add_refresh_slates(
     handle: Handle,
     take_over: TakeOver,
     batch_size: int,
+    lanes: int,
     on_ready: Callable[[], None] | None = None,
 ) -> MicroBatches:
     """
@@ -71,7 +72,7 @@ def add_refresh_slates(
         on_ready: Called whenever partitions have been assigned, be it none.
     """
     batches = MicroBatches(
-        app, topic=topic, handle=handle, batch_size=batch_size, on_ready=on_ready
+        app, topic=topic, handle=handle, batch_size=batch_size, lanes=lanes, on_ready=on_ready
     )
 
     @app.agent(
@@ -87,10 +88,16 @@ def add_refresh_slates(
 
 
 def add_keep_items(
-    app: faust.App, *, topic: str, handle: Handle, take_over: TakeOver, batch_size: int
+    app: faust.App,
+    *,
+    topic: str,
+    handle: Handle,
+    take_over: TakeOver,
+    batch_size: int,
+    every_s: float,
 ) -> MicroBatches:
     """Feed every record of *topic*, what events say of items, to *handle*; see `MicroBatches`."""
-    batches = MicroBatches(app, topic=topic, handle=handle, batch_size=batch_size)
+    batches = MicroBatches(app, topic=topic, handle=handle, batch_size=batch_size, every_s=every_s)
 
     @app.agent(
         _fetches(app, topic, take_over), name="keep_items", supervisor_strategy=CrashingSupervisor

@@ -9,6 +9,7 @@ from a list of gaps that, once two one-record gaps lie side by side, covers reco
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import faust
@@ -26,7 +27,11 @@ Handle = Callable[[Sequence[Record]], Awaitable[Mapping[int, int]]]
 
 class MicroBatches:
     """
-    Feeds one handler, one micro-batch at a time; while one is in flight the next one gathers.
+    Feeds one handler in micro-batches; while one is in flight the next one gathers.
+
+    Partitions are shared out among lanes, and each lane has one micro-batch in flight: while one
+    waits for a server, another computes. A partition's records, and so a user's, are handled in
+    their order.
 
     What waits is bounded: a partition with two batches of records waiting is not fetched from, so
     it holds at most those and its last fetch. A batch takes the same share of each partition that
@@ -38,6 +43,9 @@ class MicroBatches:
         handle: Takes records in offset order for each partition, and returns the offset to commit
             for each partition. What it raises stops the worker, and nothing is committed.
         batch_size: Most records in a micro-batch.
+        lanes: Most micro-batches in flight.
+        every_s: The least from one micro-batch of a lane to its next, unless it was full. Nothing
+            is fetched in the meantime.
         on_ready: Called whenever partitions have been assigned, be it none.
     """
 
@@ -48,6 +56,8 @@ class MicroBatches:
         topic: str,
         handle: Handle,
         batch_size: int,
+        lanes: int = 1,
+        every_s: float = 0.0,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
         self._app = app
@@ -55,10 +65,11 @@ class MicroBatches:
         self._topic = topic
         self._handle = handle
         self._batch_size = batch_size
+        self._every_s = every_s
         self._waiting: dict[int, deque[Any]] = {}  # partition: records as aiokafka has them
         self._generation: int | None = None  # of all that waits
-        self._arrived = asyncio.Event()
-        self._in_flight = asyncio.Lock()
+        self._arrived = [asyncio.Event() for _ in range(lanes)]
+        self._in_flight = [asyncio.Lock() for _ in range(lanes)]
         self._assigned = asyncio.Event()
         self._settled: dict[TP, int] = {}  # the next offset of each partition
         self._uncommitted: dict[TP, int] = {}
@@ -67,10 +78,9 @@ class MicroBatches:
 
     async def run(self, fetches: StreamT[Any]) -> None:
         """Handle the records of *fetches* until the stream ends."""
-        gathering = asyncio.create_task(self._gather(fetches))
-        handling = asyncio.create_task(self._handle_batches())
-        committing = asyncio.create_task(self._keep_committing())
-        tasks = {gathering, handling, committing}
+        handling = (self._handle_batches(lane) for lane in range(len(self._in_flight)))
+        work = (self._gather(fetches), self._keep_committing(), *handling)
+        tasks = {asyncio.create_task(one) for one in work}
         try:
             # Whichever ends first has failed: awaiting it raises its reason.
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -81,11 +91,13 @@ class MicroBatches:
                 task.cancel()
 
     async def settle(self) -> None:
-        """Take nothing more, drop what only waits, and let the batch in flight be committed."""
+        """Take nothing more, drop what only waits, and let the batches in flight be committed."""
         self._assigned.clear()
         self._settled.clear()
         self._waiting.clear()
-        async with self._in_flight:
+        async with AsyncExitStack() as settled:
+            for in_flight in self._in_flight:
+                await settled.enter_async_context(in_flight)
             await self._commit()
 
     @property
@@ -126,25 +138,38 @@ class MicroBatches:
             waiting.extend(records)
             if len(waiting) >= 2 * self._batch_size:
                 self._app.consumer.pause_partitions({TP(self._topic, partition)})
-        self._arrived.set()
+            self._arrived[self._lane_of(partition)].set()
 
-    async def _handle_batches(self) -> None:
+    def _lane_of(self, partition: int) -> int:
+        return partition % len(self._in_flight)
+
+    async def _handle_batches(self, lane: int) -> None:
         while True:
-            await self._arrived.wait()
+            await self._arrived[lane].wait()
             await self._assigned.wait()
             # No await from here to the lock: a revocation sees the batch either waiting or at work.
-            records = self._take()
+            records = self._take(lane)
             if records:
-                async with self._in_flight:
+                async with self._in_flight[lane]:
                     await self._handle_batch(records)
+                if len(records) < self._batch_size:
+                    await self._pause()
             else:
-                self._arrived.clear()
+                self._arrived[lane].clear()
 
-    def _take(self) -> list[Record]:
+    async def _pause(self) -> None:
+        if self._every_s:
+            consumer: Any = self._app.consumer
+            consumer.hold(self._topic)
+            await asyncio.sleep(self._every_s)
+            consumer.release(self._topic)
+
+    def _take(self, lane: int) -> list[Record]:
         if self._generation != self._app.consumer_generation_id:
             self._waiting.clear()
         taken: list[Record] = []
-        shortest_first = sorted(self._waiting.items(), key=lambda one: len(one[1]))
+        mine = [one for one in self._waiting.items() if self._lane_of(one[0]) == lane]
+        shortest_first = sorted(mine, key=lambda one: len(one[1]))
         for left, (partition, waiting) in zip(
             range(len(shortest_first), 0, -1), shortest_first, strict=True
         ):

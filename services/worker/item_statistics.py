@@ -1,8 +1,7 @@
 """The worker's side of item statistics: their pace, what is trending, and where both are kept."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from time import monotonic
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -11,16 +10,14 @@ from services.kafka.connection import KafkaConnection
 from services.kafka.log_id import log_id
 from services.worker.rows import Rows
 from stream import topics
-from stream.consume import Handle
 from stream.item_statistics import ItemStatistics
 from stream.marks import OwnMarks
-from stream.records import Record
 from stream.trending import Trending
 
 log = structlog.get_logger()
 
 BATCH = 256  # records of signals.v1, each of what a whole micro-batch of events says
-WRITE_EVERY_S = 0.25
+WRITE_EVERY_S = 0.25  # an item touched often is then written seldom
 REFRESH_EVERY_S = 1.0
 
 
@@ -84,20 +81,3 @@ class TrendingFeed:
             except StoreError as error:
                 log.warning("trending_not_read", reason=f"{type(error).__name__}: {error}")
             await asyncio.sleep(REFRESH_EVERY_S)
-
-
-def paced(keep: Handle) -> Handle:
-    """
-    *keep*, at most once in `WRITE_EVERY_S`: an item touched often is then written seldom.
-
-    Behind, when a batch is full, there is no waiting.
-    """
-
-    async def keep_then_wait(records: Sequence[Record]) -> Mapping[int, int]:
-        started = monotonic()
-        offsets = await keep(records)
-        if len(records) < BATCH:
-            await asyncio.sleep(started + WRITE_EVERY_S - monotonic())
-        return offsets
-
-    return keep_then_wait

@@ -35,7 +35,7 @@ from services.telemetry import (
 from services.worker.broadcasts import CatalogueFeed
 from services.worker.canary import CanaryGuard
 from services.worker.checks import worker_checks
-from services.worker.item_statistics import BATCH, ItemViews, TrendingFeed, paced
+from services.worker.item_statistics import BATCH, WRITE_EVERY_S, ItemViews, TrendingFeed
 from services.worker.newcomers import NewcomerWatch, NewTexts, RankerWithNewcomers
 from services.worker.reports import keep_reporting
 from services.worker.rows import Rows
@@ -284,14 +284,16 @@ async def _consume(
         handle=health.watching(handle),
         take_over=partial(take_over, pipeline.store, pipeline.marks),
         batch_size=settings.batch_size,
+        lanes=settings.batches_in_flight,
         on_ready=settings.ready_file.touch if settings.ready_file else None,
     )
     items = add_keep_items(
         app,
         topic=with_prefix(settings.prefix, topics.SIGNALS),
-        handle=paced(statistics.keep),
+        handle=statistics.keep,
         take_over=statistics.take_over,
         batch_size=BATCH,
+        every_s=WRITE_EVERY_S,
     )
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -64,7 +64,7 @@ class FakeStream:
 class Worker:
     """A `MicroBatches` whose handler keeps what it is given, once it is let."""
 
-    def __init__(self, batch_size: int = 4) -> None:
+    def __init__(self, batch_size: int = 4, lanes: int = 1) -> None:
         signal = SimpleNamespace(connect=lambda _: None)
         self.consumer = FakeConsumer()
         self.app: Any = SimpleNamespace(
@@ -77,7 +77,7 @@ class Worker:
         self.handled: list[list[tuple[int, int]]] = []
         self.open = asyncio.Event()
         self.batches = MicroBatches(
-            self.app, topic="events", handle=self.handle, batch_size=batch_size
+            self.app, topic="events", handle=self.handle, batch_size=batch_size, lanes=lanes
         )
 
     async def handle(self, records: Sequence[Record]) -> dict[int, int]:
@@ -119,6 +119,22 @@ async def test_a_batch_takes_the_same_share_of_each_partition() -> None:
     assert (1, 0) in worker.handled[0] + second
     offsets = [at for batch in worker.handled for partition, at in batch if partition == 0]
     assert offsets == list(range(100))
+
+
+async def test_lanes_have_batches_in_flight_at_once_and_keep_each_partitions_order() -> None:
+    """While one waits for Triton, another computes; a user's events stay in their order."""
+    async with Worker(batch_size=4, lanes=2) as worker:
+        for partition in range(4):
+            worker.stream.put(partition, range(6))
+        await turn()
+        locked = [in_flight.locked() for in_flight in worker.batches._in_flight]
+        worker.open.set()
+        await turn()
+
+    assert locked == [True, True]
+    assert all(len({partition % 2 for partition, _ in batch}) == 1 for batch in worker.handled)
+    for partition in range(4):
+        assert [at for batch in worker.handled for p, at in batch if p == partition] == [*range(6)]
 
 
 async def test_a_partition_with_two_batches_waiting_is_not_fetched_from() -> None:

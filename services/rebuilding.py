@@ -8,7 +8,7 @@ there when the new state is announced.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +23,7 @@ from services.kafka.follow import Follower
 from services.kafka.log_id import log_id
 from services.settings import WorkerSettings
 from services.states import Layout, State
+from services.verification.passed import Passed, Progress
 from services.verification.placement import decoded_in_order, families
 from services.verification.recorded import RecordedTopic, committed
 from services.verification.users import refold
@@ -39,7 +40,6 @@ from stream.topics import with_prefix
 
 ROWS_AT_ONCE = 500
 CATCH_UP_S = 120.0
-Progress = Callable[[float], None]  # the share that is done
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def rebuild(
     """
     users = states.open_rows(settings, planned.state.number)
     drop(users)
-    done = _Done(advanced, sum(planned.ends.values()) + sum(planned.signal_ends.values()))
+    done = Passed(advanced, sum(planned.ends.values()) + sum(planned.signal_ends.values()))
     publisher = BatchPublisher(settings.kafka, prefix=settings.prefix)
     _fold_users(settings, planned, events, users, publisher, done)
     ends = {p: signals.end(p) for p in signals.partitions}
@@ -135,7 +135,7 @@ def _fold_users(
     events: RecordedTopic,
     users: FeatureRows[str],
     publisher: BatchPublisher,
-    done: "_Done",
+    done: Passed,
 ) -> None:
     log = log_id(settings.kafka, events.name)
     max_ahead_ms = round(settings.max_ahead_s * 1000)
@@ -216,7 +216,7 @@ async def _fold_items(
     signals: RecordedTopic,
     ends: Mapping[int, int],
     users: FeatureRows[str],
-    done: "_Done",
+    done: Passed,
 ) -> None:
     """Have the owner of items, as it is in the worker, take in signals.v1 from its beginning."""
     catalogue = Catalogue()
@@ -234,14 +234,3 @@ async def _fold_items(
         for records in signals.records(partition, 0, ends[partition]):
             await owner.keep(records)
             done.add(len(records))
-
-
-class _Done:
-    """Tells how much of the logs has been folded."""
-
-    def __init__(self, advanced: Progress, total: int) -> None:
-        self._advanced, self._total, self._read = advanced, max(total, 1), 0
-
-    def add(self, records: int) -> None:
-        self._read += records
-        self._advanced(min(1.0, self._read / self._total))

@@ -1,13 +1,14 @@
 """A running system against its own logs: rows, counters, signals and items, while they move."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from features.store import FeatureRows
 from services.states import State
 from services.verification.items import ItemsCheck
+from services.verification.passed import Passed, Progress
 from services.verification.placement import decoded_in_order, families
 from services.verification.recorded import RecordedTopic
 from services.verification.report import Report
@@ -16,8 +17,6 @@ from services.verification.spill import SpilledSignals
 from services.verification.users import UsersCheck
 from stream.marks import Mark
 from stream.signals import Delta
-
-Progress = Callable[[float], None]  # the share that is done
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ def verify(system: System, report: Report, advanced: Progress) -> None:
     """
     marks = read_marks(system.users, system.events.partitions)
     item_marks = read_marks(system.items, system.signals.partitions)
-    passed = _Passed(advanced, _size(system.events) + _size(system.signals))
+    passed = Passed(advanced, _size(system.events) + _size(system.signals))
     signals = list(_whole(system.signals, report))
     events = set(_whole(system.events, report))
     with tempfile.TemporaryDirectory(prefix="headrace-verify-") as directory:
@@ -78,9 +77,7 @@ def read_marks(
     return {p: Mark.from_bytes(mark) for p, mark in zip(partitions, raw, strict=True)}
 
 
-def _verify_items(
-    system: System, check: ItemsCheck, found: SpilledSignals, passed: "_Passed"
-) -> None:
+def _verify_items(system: System, check: ItemsCheck, found: SpilledSignals, passed: Passed) -> None:
     first, end = 0, system.signals.end(check.partition)
     while first < end:
         for records in system.signals.records(check.partition, first, end):
@@ -96,7 +93,7 @@ def _verify_users(
     marks: Mapping[int, Mark],
     found: SpilledSignals | None,
     report: Report,
-    passed: "_Passed",
+    passed: Passed,
 ) -> None:
     signals = SignalsCheck(found, marks, report) if found is not None else None
     expect = signals.expect if signals is not None else _ignore
@@ -137,14 +134,3 @@ def _size(topic: RecordedTopic) -> int:
 
 def _ignore(deltas: Sequence[Delta]) -> None:
     """Signals cannot be compared: signals.v1 does not reach back to its beginning."""
-
-
-class _Passed:
-    """Tells how much of the logs has been read."""
-
-    def __init__(self, advanced: Progress, total: int) -> None:
-        self._advanced, self._total, self._read = advanced, max(total, 1), 0
-
-    def add(self, records: int) -> None:
-        self._read += records
-        self._advanced(min(1.0, self._read / self._total))

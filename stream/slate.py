@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import NamedTuple
 
@@ -171,7 +172,13 @@ def _strategy(sources: Container[str]) -> Strategy:
 
 def _popular(deployment: Deployment | None, trending: Iterable[int]) -> Iterator[Candidate]:
     """What is trending, then popular items of the deployed version, by reciprocal rank."""
-    released = map(item_key, deployment.popular if deployment else ())
+    released = _keys(deployment.popular if deployment else ())
     sources = chain(zip(trending, repeat("trending")), zip(released, repeat("popular")))
     for rank, (key, source) in enumerate(sources, start=1):
         yield key, 1.0 / rank, source
+
+
+@lru_cache(maxsize=2)
+def _keys(item_ids: tuple[str, ...]) -> tuple[int, ...]:
+    """A deployment's two hundred item ids, hashed once and not with every micro-batch."""
+    return tuple(map(item_key, item_ids))

@@ -93,8 +93,10 @@ class Follower:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                for message in self._consumer.consume(1000, timeout=0.1):
-                    self._take(message)
+                # `consume` alone would wait out its timeout for more: what has come is taken at once.
+                if (first := self._consumer.poll(0.1)) is not None:
+                    for message in (first, *self._consumer.consume(1000, timeout=0)):
+                        self._take(message)
         except BaseException as error:  # handed to whoever calls `check`
             self._failure = error
             log.error("follower_failed", topic=self._topic, error=repr(error))

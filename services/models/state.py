@@ -72,7 +72,8 @@ def write_state(kafka: KafkaConnection, topic: str, state: Deployment) -> None:
     Raises:
         CommandFailed: If Kafka does not take it, or another change came first, which then holds.
     """
-    with Publisher(kafka, linger_ms=0) as publisher:
+    # Workers follow a state once, however often it is written.
+    with Publisher(kafka, linger_ms=0, idempotent=False) as publisher:
         _send(publisher, topic, state)
         holds = read_state(kafka, topic, state.model)
         if holds is None or holds == state:

@@ -90,7 +90,8 @@ class ItemRow:
             return False
         self.sources[source] = at
         for _, _, _, kind, event_type, other, weight, timestamp_ms in said:
-            self._advance(timestamp_ms)
+            if timestamp_ms > self.as_of_ms:
+                self._advance(timestamp_ms)
             if kind == Kind.COUNT:
                 self._count(event_type, weight, timestamp_ms)
             else:
@@ -125,7 +126,7 @@ class ItemRow:
 
         To whatever moment one fades them, items are in the order of this number.
         """
-        visits = sum(sums[1 + _DAY] for kind, sums in self._counts.items() if kind in VISITS)
+        visits = sum([sums[1 + _DAY] for kind, sums in self._counts.items() if kind in VISITS])
         if visits <= 0:
             return -math.inf
         return math.log2(visits) + self._landmarks_ms[_DAY] / HALF_LIVES_MS[_DAY]
@@ -141,8 +142,6 @@ class ItemRow:
         return math.exp2((timestamp_ms - self._landmarks_ms[which]) / HALF_LIVES_MS[which])
 
     def _advance(self, timestamp_ms: int) -> None:
-        if timestamp_ms <= self.as_of_ms:
-            return
         self.as_of_ms = timestamp_ms
         for which, half_life_ms in enumerate(HALF_LIVES_MS):
             passed = (timestamp_ms - self._landmarks_ms[which]) // half_life_ms
@@ -168,9 +167,9 @@ class ItemRow:
             len(self.sources),
             len(self._counts),
         )
-        sources = (_SOURCE.pack(*source) for source in sorted(self.sources.items()))
-        counts = (_COUNT.pack(kind, *sums) for kind, sums in sorted(self._counts.items()))
-        neighbours = (found.to_bytes() for found in self._neighbours.values())
+        sources = [_SOURCE.pack(*source) for source in sorted(self.sources.items())]
+        counts = [_COUNT.pack(kind, *sums) for kind, sums in sorted(self._counts.items())]
+        neighbours = [found.to_bytes() for found in self._neighbours.values()]
         return b"".join((header, *sources, *counts, *neighbours))
 
     @classmethod

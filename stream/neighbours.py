@@ -82,6 +82,8 @@ class Neighbours:
     def to_bytes(self) -> bytes:
         """How many, the floor, and the three columns one after the other."""
         header = _HEADER.pack(len(self.keys), self.floor)
+        if not self.keys:
+            return header
         return header + self.keys.tobytes() + self.weights.tobytes() + self.errors.tobytes()
 
     @classmethod

@@ -3,10 +3,12 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import repeat
+from itertools import chain, repeat
 from time import perf_counter
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from stream.deployments import Deployment
 from stream.fold import Folded
@@ -17,6 +19,7 @@ from stream.ranking import (
     NO_RANKING,
     Answer,
     Candidate,
+    Ranked,
     RankerInput,
     RankerUnavailable,
     Ranking,
@@ -24,6 +27,8 @@ from stream.ranking import (
 from stream.recommendation import ModelVersion
 
 log = structlog.get_logger()
+
+READ_AT_FIRST = 32  # candidates of each user; most slates are full by then
 
 Histories = Mapping[str, RankerInput]  # by user
 
@@ -97,8 +102,20 @@ async def _ask(pipeline: Pipeline, version: str, histories: Histories) -> Answer
 
 
 def _candidates(answer: Answer) -> Iterator[tuple[str, Iterable[Candidate]]]:
+    ranked = answer.ranked
+    first = _listed(ranked.item_keys[:, :READ_AT_FIRST], ranked.scores[:, :READ_AT_FIRST])
+    for place, (user, best) in enumerate(zip(answer.histories, first, strict=True)):
+        if ranked.item_keys[place, 0] != PADDING_KEY:
+            yield user, chain(best, _others(ranked, place))
+
+
+def _others(ranked: Ranked, place: int) -> Iterator[Candidate]:
     # A slate reads some twenty of two hundred: lists of them all would be most of the work.
-    rows = zip(answer.ranked.item_keys.tolist(), answer.ranked.scores.tolist(), strict=True)
-    for user, (keys, scores) in zip(answer.histories, rows, strict=True):
-        if keys[0] != PADDING_KEY:
-            yield user, zip(keys, scores, repeat("ranker"), strict=False)
+    rest = slice(place, place + 1), slice(READ_AT_FIRST, None)
+    for others in _listed(ranked.item_keys[rest], ranked.scores[rest]):
+        yield from others
+
+
+def _listed(keys: NDArray[np.int64], scores: NDArray[np.float32]) -> Iterator[Iterable[Candidate]]:
+    for row in zip(keys.tolist(), scores.tolist(), strict=True):
+        yield zip(*row, repeat("ranker"), strict=False)

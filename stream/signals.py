@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from stream import topics
 from stream.event_types import EventType
 from stream.events import Event
-from stream.history import Entries, UserRow
+from stream.history import ENTRY, Entries, UserRow
 from stream.keys import NO_ORDER, item_key, order_key
 from stream.records import Outgoing
 
@@ -160,16 +160,14 @@ def newest_visits(row: UserRow, until_ms: int = _FOREVER) -> list[tuple[int, int
         end = len(entries)
         if entries["timestamp_ms"][-1] > until_ms:
             end = int(np.searchsorted(entries["timestamp_ms"], until_ms, side="right"))
-        known = entries[max(0, end - _LOOK_BACK) : end]
-        columns = (known[field].tolist() for field in _VISIT_FIELDS)
-        found += (
-            (ms, at, key) for ms, at, key, kind in zip(*columns, strict=True) if kind in VISITS
-        )
+        known = entries[max(0, end - _LOOK_BACK) : end].view(_VISIT).tolist()
+        found += [(ms, at, key) for ms, at, key, kind in known if kind in VISITS]
     found.sort(reverse=True)
     return found
 
 
-_VISIT_FIELDS = ("timestamp_ms", "offset", "item_key", "event_type")
+# The fields of an entry that are read here: as tuples, all at once.
+_VISIT = np.dtype(ENTRY)[["timestamp_ms", "offset", "item_key", "event_type"]]
 
 
 def _lines(purchases: Entries, order: int) -> tuple[Entries, Entries]:

@@ -1,11 +1,12 @@
 """Stage 5, slate: from ranked item keys to what a user is shown, and its record."""
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain, repeat
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from stream import topics
 from stream.deployments import Deployment
@@ -25,7 +26,7 @@ from stream.recommendation import (
 from stream.records import EVENT_TIME_MS, Outgoing, Record, trace_headers
 
 
-class Considered(NamedTuple):
+class Considered(Struct, frozen=True, gc=False, array_like=True):
     """A candidate that was looked at, best first, until the slate was full."""
 
     key: int
@@ -41,7 +42,7 @@ class Slate:
 
     recommendation: Recommendation
     trigger: Record
-    considered: tuple[Considered, ...]
+    considered: Sequence[Considered]
 
     def outgoing(self) -> Outgoing:
         """The record to publish. Its headers say when the event came, and in what trace."""
@@ -71,13 +72,11 @@ def _make_slate(
     popular: list[Candidate],
 ) -> Slate:
     row, newest, rules = folded.rows[user_id], folded.newest[user_id], pipeline.rules
-    considered = tuple(
-        consider(
-            chain(ranking.candidates.get(user_id, ()), popular),
-            id_of=pipeline.catalogue.id_of,
-            hidden=row.bought() if rules.hide_bought else (),
-            k=rules.slate_size,
-        )
+    considered = consider(
+        chain(ranking.candidates.get(user_id, ()), popular),
+        id_of=pipeline.catalogue.id_of,
+        hidden=row.bought() if rules.hide_bought else (),
+        k=rules.slate_size,
     )
     recommendation = compose(
         considered,
@@ -99,7 +98,7 @@ def consider(
     id_of: Callable[[int], str | None],
     hidden: Container[int],
     k: int,
-) -> Iterator[Considered]:
+) -> list[Considered]:
     """
     Look at *candidates*, each item once, until *k* may be shown.
 
@@ -110,15 +109,17 @@ def consider(
         k: The slate is shorter only when there are fewer candidates.
     """
     seen: set[int] = set()
-    shown = 0
+    considered: list[Considered] = []
+    missing = k
     for key, score, source in candidates:
-        if shown == k:
-            return
+        if not missing:
+            break
         if key not in seen:
             seen.add(key)
             one = Considered(key, score, source, id_of(key), key in hidden)
-            shown += one.item_id is not None and not one.hidden
-            yield one
+            missing -= one.item_id is not None and not one.hidden
+            considered.append(one)
+    return considered
 
 
 def compose(
@@ -135,9 +136,9 @@ def compose(
 ) -> Recommendation:
     """The slate that *considered* make: those that may be shown, in their order."""
     shown = [
-        (item_id, score, source)
-        for _, score, source, item_id, hidden in considered
-        if item_id is not None and not hidden
+        (one.item_id, one.score, one.source)
+        for one in considered
+        if one.item_id is not None and not one.hidden
     ]
     items = tuple(
         [

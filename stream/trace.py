@@ -67,7 +67,7 @@ class Trace(Struct, frozen=True, kw_only=True):
             generated_at=recommendation.generated_at,
             as_of=recommendation.as_of,
             trigger=recommendation.trigger,
-            candidates=slate.considered,
+            candidates=tuple(slate.considered),
         )
 
     def ranker_input(self) -> RankerInput:

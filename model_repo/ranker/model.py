@@ -41,20 +41,12 @@ class TritonPythonModel:
     def execute(self, requests):
         """Answer each request in order, with one forward pass over all of them."""
         inputs = [_read(request) for request in requests]
-        length = max(keys.shape[1] for keys, *_ in inputs)
-        joined = [
-            np.concatenate([_widen(values, length) for values in each])
-            for each in zip(*inputs, strict=True)
-        ]
-        answer = self.version.rank(*joined)
-
-        ends = np.cumsum([len(keys) for keys, *_ in inputs])[:-1]
-        parts = zip(*(np.split(values, ends) for values in answer), strict=True)
+        answer = self.version.rank(*_joined(inputs))
         return [
             pb_utils.InferenceResponse(
                 [pb_utils.Tensor(name, values) for name, values in zip(OUTPUTS, part, strict=True)]
             )
-            for part in parts
+            for part in _parts(answer, [len(keys) for keys, *_ in inputs])
         ]
 
 
@@ -94,6 +86,25 @@ def _read(request):
     optional = [pb_utils.get_input_tensor_by_name(request, name) for name in OPTIONAL]
     unknown = np.zeros(required[0].shape, np.int32)
     return required + [unknown if one is None else one.as_numpy() for one in optional]
+
+
+def _joined(inputs):
+    """The inputs of several requests as those of one."""
+    if len(inputs) == 1:  # a micro-batch is one request, and rarely meets another's
+        return inputs[0]
+    length = max(keys.shape[1] for keys, *_ in inputs)
+    return [
+        np.concatenate([_widen(values, length) for values in each])
+        for each in zip(*inputs, strict=True)
+    ]
+
+
+def _parts(answer, sizes):
+    """The answers of requests of so many users."""
+    if len(sizes) == 1:
+        return [answer]
+    ends = np.cumsum(sizes)[:-1]
+    return zip(*(np.split(values, ends) for values in answer), strict=True)
 
 
 def _widen(values, length):

@@ -93,7 +93,7 @@ class Follower:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                # `consume` alone would wait out its timeout for more: what has come is taken at once.
+                # What has come is taken at once: `consume` alone would wait for more.
                 if (first := self._consumer.poll(0.1)) is not None:
                     for message in (first, *self._consumer.consume(1000, timeout=0)):
                         self._take(message)

@@ -71,8 +71,15 @@ def add_refresh_slates(
         take_over: Says where the partitions begin that have just been assigned.
         on_ready: Called whenever partitions have been assigned, be it none.
     """
+    transport: Any = app.transport  # ours: see `new_app`
     batches = MicroBatches(
-        app, topic=topic, handle=handle, batch_size=batch_size, lanes=lanes, on_ready=on_ready
+        app,
+        topic=topic,
+        handle=handle,
+        batch_size=batch_size,
+        lanes=lanes,
+        room=transport.room,
+        on_ready=on_ready,
     )
 
     @app.agent(

@@ -46,6 +46,8 @@ class MicroBatches:
         lanes: Most micro-batches in flight.
         every_s: The least from one micro-batch of a lane to its next, unless it was full. Nothing
             is fetched in the meantime.
+        room: Cleared while every lane has records waiting, set while one has not: a fetch for each
+            record costs more than what it brings, and what is fetched later comes in one.
         on_ready: Called whenever partitions have been assigned, be it none.
     """
 
@@ -58,6 +60,7 @@ class MicroBatches:
         batch_size: int,
         lanes: int = 1,
         every_s: float = 0.0,
+        room: asyncio.Event | None = None,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
         self._app = app
@@ -66,6 +69,7 @@ class MicroBatches:
         self._handle = handle
         self._batch_size = batch_size
         self._every_s = every_s
+        self._room = room or asyncio.Event()
         self._waiting: dict[int, deque[Any]] = {}  # partition: records as aiokafka has them
         self._generation: int | None = None  # of all that waits
         self._arrived = [asyncio.Event() for _ in range(lanes)]
@@ -95,6 +99,7 @@ class MicroBatches:
         self._assigned.clear()
         self._settled.clear()
         self._waiting.clear()
+        self._see_room()
         async with AsyncExitStack() as settled:
             for in_flight in self._in_flight:
                 await settled.enter_async_context(in_flight)
@@ -139,6 +144,13 @@ class MicroBatches:
             if len(waiting) >= 2 * self._batch_size:
                 self._app.consumer.pause_partitions({TP(self._topic, partition)})
             self._arrived[self._lane_of(partition)].set()
+        self._see_room()
+
+    def _see_room(self) -> None:
+        if len(set(map(self._lane_of, self._waiting))) == len(self._in_flight):
+            self._room.clear()
+        else:
+            self._room.set()
 
     def _lane_of(self, partition: int) -> int:
         return partition % len(self._in_flight)
@@ -180,6 +192,7 @@ class MicroBatches:
                 self._app.consumer.resume_partitions({TP(self._topic, partition)})
             if not waiting:
                 del self._waiting[partition]
+        self._see_room()
         return taken
 
     async def _handle_batch(self, records: Sequence[Record]) -> None:

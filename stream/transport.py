@@ -100,8 +100,9 @@ class Consumer(aiokafka.Consumer):
         What a fetch brings while the partitions change hands is left out: it was read from before
         the seek that follows.
         """
-        if not self.flow_active:
-            await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
+        for event in (self.can_resume_flow, self.transport.room):
+            if not event.is_set():
+                await self.wait(event)  # type: ignore[arg-type]
         generation = self.app.consumer_generation_id
         active = self._get_active_partitions()
         if not active or not await self._seek_once(generation):
@@ -161,6 +162,8 @@ class Transport(aiokafka.Transport):
     def __init__(self, app: AppT) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.take_over: dict[str, TakeOver] = {}  # by topic
+        self.room = asyncio.Event()  # nothing is fetched while it is cleared
+        self.room.set()
 
 
 def _require_reach(tp: TP, start: int, marked: int, earliest: int, latest: int) -> None:

@@ -76,8 +76,14 @@ class Worker:
         self.stream = FakeStream()
         self.handled: list[list[tuple[int, int]]] = []
         self.open = asyncio.Event()
+        self.room = asyncio.Event()
         self.batches = MicroBatches(
-            self.app, topic="events", handle=self.handle, batch_size=batch_size, lanes=lanes
+            self.app,
+            topic="events",
+            handle=self.handle,
+            batch_size=batch_size,
+            lanes=lanes,
+            room=self.room,
         )
 
     async def handle(self, records: Sequence[Record]) -> dict[int, int]:
@@ -152,6 +158,40 @@ async def test_a_partition_with_two_batches_waiting_is_not_fetched_from() -> Non
 
     assert worker.consumer.paused == set()
     assert sum(map(len, worker.handled)) == 16
+
+
+async def test_nothing_is_fetched_while_every_lane_has_records_waiting() -> None:
+    """Else each event that comes under load is a fetch of its own."""
+    async with Worker(batch_size=1, lanes=2) as worker:
+        worker.stream.put(0, [1])
+        worker.stream.put(1, [1])
+        await turn()
+        at_work = worker.room.is_set()
+        worker.stream.put(0, [2])
+        await turn()
+        one_waits = worker.room.is_set()
+        worker.stream.put(1, [2])
+        await turn()
+        both_wait = worker.room.is_set()
+        worker.open.set()
+        await turn()
+
+        assert (at_work, one_waits, both_wait) == (True, True, False)
+        assert worker.room.is_set()
+
+
+async def test_a_rebalance_makes_room() -> None:
+    """What waited is dropped: its partitions may come back, and are fetched from again."""
+    async with Worker(batch_size=1) as worker:
+        worker.stream.put(0, [1, 2])
+        await turn()
+        assert not worker.room.is_set()
+        settling = asyncio.create_task(worker.batches.settle())
+        await turn()
+
+        assert worker.room.is_set()
+        worker.open.set()
+        await settling
 
 
 async def test_what_was_fetched_under_an_older_generation_is_dropped() -> None:

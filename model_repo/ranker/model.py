@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ OPTIONAL = ("price_buckets", "context")  # int32, 0 is unknown
 OUTPUTS = ("item_keys", "scores", "user_vector")
 LEISURE = 15  # niceness of a load beside versions that serve
 NEW_SERVER_S = 60.0
+HEALING_S = 10.0  # from being told to load again to the start of the process that does
 
 
 class TritonPythonModel:
@@ -24,15 +26,15 @@ class TritonPythonModel:
         if int(np.__version__.split(".")[0]) >= 2:
             # Triton's stub would turn every answer into empty tensors, without an error.
             raise pb_utils.TritonModelException(f"numpy {np.__version__}: it must be below 2")
-        _at_leisure(lambda: self._load(args))
+        config = json.loads(args["model_config"])
+        _load_in_thread(lambda: self._load(args, config), at_leisure=_others_serve(config))
         gc.freeze()  # or the collector goes through all of torch's objects again and again
 
-    def _load(self, args):
+    def _load(self, args, config):
         import torch  # seconds of work, not to be done at the top of the file
 
         from .serving import Version, fastest
 
-        config = json.loads(args["model_config"])
         torch.set_num_threads(int(_parameter(config, "threads", "1")))
         device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
         self.version, why = fastest(Version.load(Path(__file__).parent, device=device))
@@ -50,17 +52,28 @@ class TritonPythonModel:
         ]
 
 
-def _at_leisure(work):
+def _others_serve(config):
     """
-    Do *work* in a thread of low priority, and wait for it: other versions serve meanwhile.
+    Whether other versions serve while this one is loaded, for all that can be told from here.
 
-    Not where the server has just started: then nobody is served before this is done. A thread,
-    because Linux counts niceness by thread, and nobody but root may take it back.
+    Not where the server has just started, nor where all of the model is loaded again because its
+    processes had died (`services.models.control`): then each second of the load is an outage.
+    """
+    loaded_again_ns = int(_parameter(config, "loaded_again_at_ns", "0"))
+    is_healing = time.time_ns() - loaded_again_ns < HEALING_S * 1e9
+    return not is_healing and _age_s(os.getppid()) > NEW_SERVER_S
+
+
+def _load_in_thread(work, *, at_leisure):
+    """
+    Do *work* in a thread, of low priority if *at_leisure*, and wait for it.
+
+    A thread, because Linux counts niceness by thread, and nobody but root may take it back.
     """
     failures = []
 
     def run():
-        if _age_s(os.getppid()) > NEW_SERVER_S:
+        if at_leisure:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LEISURE)
         try:
             work()

@@ -1,13 +1,10 @@
 """The stream worker: what `stream.recommend` needs is made here, and a Faust app feeds it."""
 
 import asyncio
-import gc
 import os
-import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +17,7 @@ from features.store import FeatureRows, StoreError
 from services import states
 from services.connection import connect
 from services.errors import CommandFailed
-from services.health import Check, Health, serve_http
+from services.health import Health, serve_http
 from services.kafka.batch_publisher import BatchPublisher
 from services.kafka.follow import Follower, OnRecord
 from services.kafka.log_id import log_id
@@ -36,7 +33,7 @@ from services.telemetry import (
 from services.worker.broadcasts import CatalogueFeed
 from services.worker.canary import CanaryGuard
 from services.worker.checks import worker_checks
-from services.worker.item_statistics import BATCH, WRITE_EVERY_S, ItemViews, TrendingFeed
+from services.worker.item_statistics import ItemViews, TrendingFeed
 from services.worker.newcomers import NewcomerWatch, NewTexts, RankerWithNewcomers
 from services.worker.reports import keep_reporting
 from services.worker.rows import Rows
@@ -46,8 +43,7 @@ from stream import topics
 from stream.catalogue import Catalogue
 from stream.consume import Handle
 from stream.deployments import Deployment
-from stream.item_statistics import ItemStatistics
-from stream.marks import LogMismatch, OwnMarks, take_over
+from stream.marks import LogMismatch, OwnMarks
 from stream.pipeline import Pipeline, Rules
 from stream.recommend import recommend
 from stream.topics import with_prefix
@@ -58,7 +54,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CATCH_UP_S = 120.0
-GC_THRESHOLD = 10_000  # objects: a micro-batch makes as many, and they die with it
 # A thread that has an answer for the event loop waits no longer for the interpreter than this. It
 # is a tenth of Python's own, as the worker has half a dozen such threads: Kafka, Redis, gRPC.
 SWITCH_INTERVAL_S = 0.0005
@@ -94,6 +89,8 @@ def worker() -> None:
 
 
 async def _run(settings: WorkerSettings) -> None:
+    from services.worker.consuming import consume  # Faust takes a second to import
+
     version_metrics = VersionMetrics()
     tracing = _tracing(settings)
     metrics = WorkerMetrics() if tracing is None else tracing.metrics()
@@ -180,16 +177,16 @@ async def _run(settings: WorkerSettings) -> None:
                 deployment=guard.current,
             )
             handle: Handle = partial(recommend, pipeline)
-            await _consume(
+            await consume(
                 settings,
-                pipeline,
-                handle if tracing is None else tracing.handling(handle),
-                statistics,
-                followers,
-                metrics,
-                replaced,
-                health,
-                checks,
+                pipeline=pipeline,
+                handle=handle if tracing is None else tracing.handling(handle),
+                statistics=statistics,
+                followers=followers,
+                metrics=metrics,
+                replaced=replaced,
+                health=health,
+                checks=checks,
             )
         finally:
             reporting.cancel()
@@ -260,75 +257,3 @@ def _rules(settings: WorkerSettings, partitions: int) -> Rules:
         partitions=partitions,
         trace_share=settings.trace_share,
     )
-
-
-async def _consume(
-    settings: WorkerSettings,
-    pipeline: Pipeline,
-    handle: Handle,
-    statistics: ItemStatistics,
-    followers: Sequence[Follower],
-    metrics: WorkerMetrics,
-    replaced: Callable[[], bool],
-    health: Health,
-    checks: Callable[..., Sequence[Check]],
-) -> None:
-    from services.worker.credentials import faust_credentials
-    from stream.agents import add_keep_items, add_refresh_slates, new_app
-
-    app = new_app(
-        group=with_prefix(settings.prefix, settings.worker_group),
-        kafka_servers=settings.kafka_servers,
-        instance_id=settings.worker_instance_id,
-        session_timeout_s=settings.worker_session_timeout_s,
-        directory=settings.data_dir / "faust",
-        credentials=faust_credentials(settings.kafka),
-    )
-    batches = add_refresh_slates(
-        app,
-        topic=with_prefix(settings.prefix, topics.EVENTS),
-        handle=health.watching(handle),
-        take_over=partial(take_over, pipeline.store, pipeline.marks),
-        batch_size=settings.batch_size,
-        lanes=settings.batches_in_flight,
-        on_ready=settings.ready_file.touch if settings.ready_file else None,
-    )
-    items = add_keep_items(
-        app,
-        topic=with_prefix(settings.prefix, topics.SIGNALS),
-        handle=statistics.keep,
-        take_over=statistics.take_over,
-        batch_size=BATCH,
-        every_s=WRITE_EVERY_S,
-    )
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await app.start()
-    # What lives from here on lives long: the collector need not look at it again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD)
-    asking = asyncio.create_task(
-        health.keep_asking(checks(assigned=lambda: batches.assigned), metrics.set_dependency)
-    )
-    try:
-        # When a rebuilt state goes live we end, and whoever restarts us starts us on that one.
-        while not (stopping.is_set() or app.crashed or replaced()):
-            health.beat()
-            for follower in followers:
-                follower.check()
-            metrics.set_lags(topics.EVENTS, batches.lag())
-            metrics.set_lags(topics.SIGNALS, items.lag())
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), timeout=0.2)
-    finally:
-        asking.cancel()
-        if not app.crashed:
-            await asyncio.gather(batches.settle(), items.settle())
-        await app.stop()
-    # Faust calls it a crash if our end, or a rebalance, cuts a fetch short.
-    cut_short = isinstance(app.crash_reason, asyncio.CancelledError)
-    if app.crashed and not (cut_short and stopping.is_set()):
-        reason = None if cut_short else app.crash_reason
-        raise reason or RuntimeError("the Faust app crashed")

@@ -196,6 +196,24 @@ def test_a_load_is_at_leisure_only_where_others_serve(
     assert taken == niceness
 
 
+@pytest.mark.parametrize(("ago_s", "niceness"), [(1.0, []), (3600.0, [15])])
+def test_a_model_that_heals_is_loaded_at_full_priority(
+    model, monkeypatch: pytest.MonkeyPatch, ago_s: float, niceness: list[int]
+):
+    """Its processes had died, so nobody serves; the mark stays for later loads, with its time."""
+    module = sys.modules["model_repo.ranker.model"]
+    taken: list[int] = []
+    monkeypatch.setattr(module, "_age_s", lambda pid: 3600.0)
+    monkeypatch.setattr(module.os, "setpriority", lambda which, who, nice: taken.append(nice))
+    config = json.loads(ARGS["model_config"])
+    told_ns = time.time_ns() - int(ago_s * 1e9)
+    config["parameters"] = {"loaded_again_at_ns": {"string_value": str(told_ns)}}
+
+    model.initialize({**ARGS, "model_config": json.dumps(config)})
+
+    assert taken == niceness
+
+
 def test_the_age_of_a_process_is_read_from_the_kernel(model):
     """Fields are counted after the program's name, which may hold spaces and brackets."""
     module = sys.modules["model_repo.ranker.model"]

@@ -1,0 +1,109 @@
+"""Feeding the pipeline: a Faust app in the consumer group, from its start to its end."""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+from services.health import Check, Health
+from services.kafka.follow import Follower
+from services.settings import WorkerSettings
+from services.telemetry import WorkerMetrics
+from services.worker.credentials import faust_credentials
+from services.worker.item_statistics import BATCH, WRITE_EVERY_S
+from stream import topics
+from stream.agents import add_keep_items, add_refresh_slates, new_app
+from stream.consume import Handle
+from stream.item_statistics import ItemStatistics
+from stream.marks import take_over
+from stream.pipeline import Pipeline
+from stream.topics import with_prefix
+
+GC_THRESHOLD = 10_000  # objects: a micro-batch makes as many, and they die with it
+
+
+async def consume(
+    settings: WorkerSettings,
+    *,
+    pipeline: Pipeline,
+    handle: Handle,
+    statistics: ItemStatistics,
+    followers: Sequence[Follower],
+    metrics: WorkerMetrics,
+    replaced: Callable[[], bool],
+    health: Health,
+    checks: Callable[..., Sequence[Check]],
+) -> None:
+    """
+    Handle events and signals until SIGTERM, or until *replaced* says that this state is no longer
+    the one that is used.
+
+    Args:
+        pipeline: Whose rows and marks say where the partitions of `events.v1` begin.
+        handle: Takes micro-batches of `events.v1`.
+        statistics: Takes micro-batches of `signals.v1`.
+        followers: Of broadcast topics; what ends one of them ends this.
+        checks: What the process depends on, given whether it has been assigned its partitions.
+
+    Raises:
+        Exception: Whatever ended a micro-batch, a follower or the app. Nothing of that batch is
+            committed.
+    """
+    app = new_app(
+        group=with_prefix(settings.prefix, settings.worker_group),
+        kafka_servers=settings.kafka_servers,
+        instance_id=settings.worker_instance_id,
+        session_timeout_s=settings.worker_session_timeout_s,
+        directory=settings.data_dir / "faust",
+        credentials=faust_credentials(settings.kafka),
+    )
+    batches = add_refresh_slates(
+        app,
+        topic=with_prefix(settings.prefix, topics.EVENTS),
+        handle=health.watching(handle),
+        take_over=partial(take_over, pipeline.store, pipeline.marks),
+        batch_size=settings.batch_size,
+        lanes=settings.batches_in_flight,
+        on_ready=settings.ready_file.touch if settings.ready_file else None,
+    )
+    items = add_keep_items(
+        app,
+        topic=with_prefix(settings.prefix, topics.SIGNALS),
+        handle=statistics.keep,
+        take_over=statistics.take_over,
+        batch_size=BATCH,
+        every_s=WRITE_EVERY_S,
+    )
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await app.start()
+    # What lives from here on lives long: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
+    asking = asyncio.create_task(
+        health.keep_asking(checks(assigned=lambda: batches.assigned), metrics.set_dependency)
+    )
+    try:
+        # When a rebuilt state goes live we end, and whoever restarts us starts us on that one.
+        while not (stopping.is_set() or app.crashed or replaced()):
+            health.beat()
+            for follower in followers:
+                follower.check()
+            metrics.set_lags(topics.EVENTS, batches.lag())
+            metrics.set_lags(topics.SIGNALS, items.lag())
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), timeout=0.2)
+    finally:
+        asking.cancel()
+        if not app.crashed:
+            await asyncio.gather(batches.settle(), items.settle())
+        await app.stop()
+    # Faust calls it a crash if our end, or a rebalance, cuts a fetch short.
+    cut_short = isinstance(app.crash_reason, asyncio.CancelledError)
+    if app.crashed and not (cut_short and stopping.is_set()):
+        reason = None if cut_short else app.crash_reason
+        raise reason or RuntimeError("the Faust app crashed")

@@ -46,8 +46,8 @@ class MicroBatches:
         lanes: Most micro-batches in flight.
         every_s: The least from one micro-batch of a lane to its next, unless it was full. Nothing
             is fetched in the meantime.
-        room: Cleared while every lane has records waiting, set while one has not: a fetch for each
-            record costs more than what it brings, and what is fetched later comes in one.
+        room: Cleared while every lane has records waiting, set while one has not: then there is no
+            hurry, and a fetch for each record would cost more than it brings.
         on_ready: Called whenever partitions have been assigned, be it none.
     """
 

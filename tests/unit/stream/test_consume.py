@@ -160,7 +160,7 @@ async def test_a_partition_with_two_batches_waiting_is_not_fetched_from() -> Non
     assert sum(map(len, worker.handled)) == 16
 
 
-async def test_nothing_is_fetched_while_every_lane_has_records_waiting() -> None:
+async def test_there_is_no_room_while_every_lane_has_records_waiting() -> None:
     """Else each event that comes under load is a fetch of its own."""
     async with Worker(batch_size=1, lanes=2) as worker:
         worker.stream.put(0, [1])

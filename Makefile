@@ -2,6 +2,9 @@
 # which `demo` and `test` do by themselves; a second run downloads nothing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
+# Where it is set, each process compiles all that it imports anew: a worker takes three times as
+# long to start, and so does whatever waits for one that was killed.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo up doctor test check format lint types unit golden integration parity docs lock clean
 
 UV_VERSION := 0.13.9

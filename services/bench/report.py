@@ -59,7 +59,8 @@ def plot(report: Report, file: Path) -> None:
     drawing = Drawing(figsize=(13, 4.5), layout="constrained")
     latency, cpu, memory = drawing.subplots(1, 3)
     for traffic in dict.fromkeys(one.traffic for one in report.figures):
-        rated = [one for one in report.figures if one.traffic == traffic and one.rate]
+        some = [one for one in report.figures if one.traffic == traffic and one.rate]
+        rated = sorted(some, key=lambda one: one.rate or 0.0)
         rates = [one.rate for one in rated]
         (line,) = latency.plot(rates, [one.p99_ms for one in rated], "o-", label=f"{traffic} p99")
         p50_ms = [one.p50_ms for one in rated]
@@ -67,12 +68,14 @@ def plot(report: Report, file: Path) -> None:
     latency.set(xscale="log", yscale="log", xlabel="events/s", title="Event to result, ms")
     latency.legend()
     at_most = [one for one in report.figures if one.rate is None]
-    labels, heights = [f"{one.way}\n{one.traffic}" for one in at_most], [0.0] * len(at_most)
+    labels = [f"{one.way}\n{one.traffic}".replace(" ", "\n") for one in at_most]
+    heights = [0.0] * len(at_most)
     for name in dict.fromkeys(name for one in at_most for name in one.cpu_us):
         values = [one.cpu_us.get(name, 0.0) for one in at_most]
         cpu.bar(labels, values, bottom=heights, label=name)
         heights = [height + value for height, value in zip(heights, values, strict=True)]
     cpu.set(title="CPU µs per event at saturation")
+    cpu.tick_params(axis="x", labelsize="small")
     cpu.legend()
     for name in report.soak[0].memory_mb if report.soak else ():
         minutes = [one.seconds / 60 for one in report.soak]

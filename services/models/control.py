@@ -12,7 +12,7 @@ from services.models.config import Config, as_json
 from services.models.triton import connect, infer, read_contract, unavailable
 from stream.ranking import Ranked
 
-MARK = "loaded_again_at_ns"  # a parameter that no model reads
+MARK = "loaded_again_at_ns"  # the ranker loads at full priority when it is new: its `model.py`
 
 
 async def load(address: str, model: str, *, config: Config | None = None, timeout_s: float) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import structlog
 
+from services.errors import CommandFailed
 from stream.ranking import RankerUnavailable
 
 PROBE_TIMEOUT_S = 5.0  # a busy machine is slow, not ill
@@ -76,6 +78,8 @@ class ModelProbe:
         return problem and f"version {version} answers wrongly: {problem}"
 
     def _heal(self, problems: Mapping[str, str], *, some_answer: bool) -> str | None:
+        from services.models import repository
+
         problem = next(iter(problems.values()), "no version is loaded")
         self._late = self._late + 1 if problem.startswith("late") else 0
         if problem.startswith("down") or 0 < self._late < LATE_ANSWERS:
@@ -83,25 +87,31 @@ class ModelProbe:
         if time.monotonic() - self._loaded_s < self._pause_s:
             # A model that Triton refuses is no fault of the server, and has been logged.
             return None if self._refused or some_answer else problem
+        lock = ExitStack()
+        try:
+            lock.enter_context(repository.locked(self._folder, patience_s=0))
+        except CommandFailed:  # what is on trial may well be ill: the gate will see to it
+            return None if some_answer else problem
         if self._loaded_s > float("-inf"):
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         self._late = 0
         self._loaded_s = time.monotonic()
         self._why = problem
-        self._loading = asyncio.create_task(self._load(problems if some_answer else ()))
+        self._loading = asyncio.create_task(self._load(problems if some_answer else (), lock))
         return f"loading {self._model} again: {problem}"
 
-    async def _load(self, versions: Collection[str]) -> None:
-        """Load *versions* again, or all of them if it names none."""
+    async def _load(self, versions: Collection[str], lock: ExitStack) -> None:
+        """Load *versions* again, or all of them if it names none; then give *lock* back."""
         from services.models import control
 
         self._refused = False
         address, model = self._address, self._model
         try:
-            if versions:
-                await control.restart(address, model, versions, timeout_s=LOAD_TIMEOUT_S)
-            else:
-                await control.load(address, model, timeout_s=LOAD_TIMEOUT_S)
+            with lock:
+                if versions:
+                    await control.restart(address, model, versions, timeout_s=LOAD_TIMEOUT_S)
+                else:
+                    await control.load(address, model, timeout_s=LOAD_TIMEOUT_S)
         except RankerUnavailable as error:
             self._refused = str(error).startswith("refused")
             log.error("model_not_loaded", model=self._model, reason=str(error))

@@ -132,7 +132,7 @@ class Change:
                 )
             )
             asyncio.run(self._load_companions(wanted))
-        except (RankerUnavailable, BadVersion) as error:
+        except (RankerUnavailable, CommandFailed) as error:
             with contextlib.suppress(RankerUnavailable):  # should Triton have gone meanwhile
                 asyncio.run(self._load_exactly(before))
             raise self._refused(version, error) from error

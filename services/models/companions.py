@@ -31,19 +31,23 @@ async def load_companions(address: str, model: Path, versions: Sequence[str], de
 
     Raises:
         RankerUnavailable: If Triton cannot.
-        CommandFailed: If MiniLM's weights are not installed.
+        CommandFailed: If MiniLM's weights are not installed, or another load is under way.
     """
     towers = model.parent / COMPANION
     with_tower = [one for one in versions if (model / one / COMPANION).is_dir()]
     if with_tower:
         await _load_text_encoder(address, model.parent / TEXT_ENCODER, device)
-        configs = {one: _place(model / one / COMPANION, towers / one) for one in with_tower}
-        combined = config.combine(configs, model=COMPANION, versions=with_tower, device="cpu")
-        await _load(address, towers, combined)
-    elif towers.exists() and await control.ready_versions(address, COMPANION):
-        (towers / repository.CONFIG).unlink(missing_ok=True)
-        await control.unload(address, COMPANION, timeout_s=UNLOAD_TIMEOUT_S)
-    _remove_all_but(towers, with_tower)
+    elif not towers.exists():
+        return
+    with repository.locked(towers):
+        if with_tower:
+            configs = {one: _place(model / one / COMPANION, towers / one) for one in with_tower}
+            combined = config.combine(configs, model=COMPANION, versions=with_tower, device="cpu")
+            await _load(address, towers, combined)
+        elif await control.ready_versions(address, COMPANION):
+            (towers / repository.CONFIG).unlink(missing_ok=True)
+            await control.unload(address, COMPANION, timeout_s=UNLOAD_TIMEOUT_S)
+        _remove_all_but(towers, with_tower)
 
 
 def place_text_encoder(folder: Path) -> None:
@@ -80,10 +84,11 @@ def _text_encoder_code() -> Path:
 async def _load_text_encoder(address: str, folder: Path, device: str) -> None:
     if await control.ready_versions(address, TEXT_ENCODER):
         return
-    place_text_encoder(folder)
     alone = config.parse((_text_encoder_code() / repository.CONFIG).read_text())
     combined = config.combine({"1": alone}, model=TEXT_ENCODER, versions=["1"], device=device)
-    await _load(address, folder, combined)
+    with repository.locked(folder):
+        place_text_encoder(folder)
+        await _load(address, folder, combined)
 
 
 async def _load(address: str, folder: Path, combined: Config) -> None:

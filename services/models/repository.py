@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
 from services.errors import CommandFailed
 from services.models.versions import MANIFEST, Manifest, read_manifest
 
@@ -78,15 +80,32 @@ def write_config(model: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def locked(model: Path) -> Iterator[None]:
-    """One change at a time. Raises `CommandFailed` if another is under way."""
+def locked(model: Path, *, patience_s: float = 30.0) -> Iterator[None]:
+    """
+    One load of *model* at a time, whoever asks for it: a change, or `headrace up` that heals it.
+
+    Triton may hang for good where two meet, and one takes away the directory of the other's.
+
+    Raises:
+        CommandFailed: If another is still under way after *patience_s*.
+    """
     model.mkdir(parents=True, exist_ok=True)
     # Opened for appending: a file here that has changed has Triton start every version anew.
     with (model / ".lock").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for attempt in Retrying(
+                retry=retry_if_exception_type(BlockingIOError),
+                stop=stop_after_delay(patience_s),
+                wait=wait_fixed(0.1),
+                reraise=True,
+            ):
+                with attempt:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise CommandFailed(f"another change of {model} is under way. Wait for it.") from error
+            raise CommandFailed(
+                f"another change of {model} is under way, or a dead version of it is being started "
+                "again. Wait for it."
+            ) from error
         yield
 
 

@@ -15,9 +15,11 @@ import psutil
 import pytest
 from confluent_kafka import Consumer
 
-from services.models import control
+from services.embedded.supervisor import CHECK_EVERY_S
+from services.models import control, repository
+from services.models.loading import load_exactly
 from services.models.triton import TritonRanker
-from services.models.versions import sha256
+from services.models.versions import read_manifest, sha256
 from stream.deployments import Deployment
 from stream.event_types import EventType
 from stream.keys import item_key
@@ -235,6 +237,25 @@ async def test_a_bad_version_is_refused_and_the_old_one_keeps_serving(
     assert failures == []
     assert [one.version for one in announced(shop.environment)][-1] == shop.version
     assert {path.name for path in (stack.models_dir / "ranker").iterdir()} == before
+
+
+async def test_a_slow_gate_is_not_disturbed_by_whoever_heals(
+    good: Path, shop: Shop, stack: Servers, tmp_path: Path
+):
+    """`headrace up` sees a version that answers wrongly; its second load would hang Triton."""
+    bad = spoiled(good, tmp_path / "bad", "silent")
+    model = stack.models_dir / "ranker"
+    number = repository.next_number(model, [])
+    with repository.locked(model):
+        repository.copy_version(bad, model / number, read_manifest(bad))
+        try:
+            await load_exactly(stack.triton, model, [shop.version, number], "cpu")
+            on_trial = stubs(stack.models_dir, number)
+            await asyncio.sleep(2.5 * CHECK_EVERY_S)
+            assert stubs(stack.models_dir, number) == on_trial
+        finally:
+            await load_exactly(stack.triton, model, [shop.version], "cpu")
+            repository.remove_version(model / number)
 
 
 async def test_a_killed_stub_fails_fast_and_heals_when_the_model_is_loaded_again(

@@ -8,7 +8,7 @@ import pytest
 
 from services.embedded import model_probe
 from services.embedded.model_probe import LOAD_AGAIN_AFTER_S, ModelProbe
-from services.models import control
+from services.models import control, repository
 
 
 class Triton:
@@ -18,6 +18,7 @@ class Triton:
         self.problems: dict[str, str | None] = {"1": None, "2": None}
         self.restarted: list[Collection[str]] = []
         self.now_s = 1000.0
+        self.folder = folder
         folder.mkdir()
         (folder / "config.pbtxt").touch()
         monkeypatch.setattr(control, "ready_versions", self.ready_versions)
@@ -93,3 +94,16 @@ async def test_a_bad_version_does_not_end_the_server_and_is_tried_ever_less(
     triton.problems["2"] = "again"
     await triton.asked_after(2)
     assert len(triton.restarted) == 4
+
+
+async def test_a_version_on_trial_is_left_to_the_gate(triton: Triton) -> None:
+    """Two loads of one model that meet can hang Triton; and the bad one is about to go."""
+    triton.problems["2"] = "its scores are nonsense"
+    with repository.locked(triton.folder):
+        assert await triton.asked_after(2) is None
+        assert triton.restarted == []
+
+    await triton.asked_after(2)
+    assert triton.restarted == [["2"]]
+    with repository.locked(triton.folder, patience_s=0):
+        pass  # it was given back

@@ -21,6 +21,7 @@ from stream.records import Record
 log = structlog.get_logger()
 
 COMMIT_EVERY_S = 1.0
+FEW = 1 / 16  # of a full batch: for fewer, a second batch beside the first is not worth its cost
 
 Handle = Callable[[Sequence[Record]], Awaitable[Mapping[int, int]]]
 
@@ -30,8 +31,9 @@ class MicroBatches:
     Feeds one handler in micro-batches; while one is in flight the next one gathers.
 
     Partitions are shared out among lanes, and each lane has one micro-batch in flight: while one
-    waits for a server, another computes. A partition's records, and so a user's, are handled in
-    their order.
+    waits for a server, another computes. Where few records wait there is one micro-batch in flight,
+    of all partitions. A partition's records, and so a user's, are handled in their
+    order.
 
     What waits is bounded: a partition with two batches of records waiting is not fetched from, so
     it holds at most those and its last fetch. A batch takes the same share of each partition that
@@ -68,12 +70,14 @@ class MicroBatches:
         self._topic = topic
         self._handle = handle
         self._batch_size = batch_size
+        self._few = int(FEW * batch_size)
         self._every_s = every_s
         self._room = room or asyncio.Event()
         self._waiting: dict[int, deque[Any]] = {}  # partition: records as aiokafka has them
         self._generation: int | None = None  # of all that waits
         self._arrived = [asyncio.Event() for _ in range(lanes)]
         self._in_flight = [asyncio.Lock() for _ in range(lanes)]
+        self._at_work: set[int] = set()  # partitions of the batches in flight
         self._assigned = asyncio.Event()
         self._settled: dict[TP, int] = {}  # the next offset of each partition
         self._uncommitted: dict[TP, int] = {}
@@ -143,8 +147,12 @@ class MicroBatches:
             waiting.extend(records)
             if len(waiting) >= 2 * self._batch_size:
                 self._app.consumer.pause_partitions({TP(self._topic, partition)})
-            self._arrived[self._lane_of(partition)].set()
+        self._wake_lanes()
         self._see_room()
+
+    def _wake_lanes(self) -> None:
+        for partition in self._waiting:
+            self._arrived[self._lane_of(partition)].set()
 
     def _see_room(self) -> None:
         if len(set(map(self._lane_of, self._waiting))) == len(self._in_flight):
@@ -162,8 +170,12 @@ class MicroBatches:
             # No await from here to the lock: a revocation sees the batch either waiting or at work.
             records = self._take(lane)
             if records:
+                partitions = {record.partition for record in records}
+                self._at_work |= partitions
                 async with self._in_flight[lane]:
                     await self._handle_batch(records)
+                self._at_work -= partitions
+                self._wake_lanes()
                 if len(records) < self._batch_size:
                     await self._pause()
             else:
@@ -180,7 +192,7 @@ class MicroBatches:
         if self._generation != self._app.consumer_generation_id:
             self._waiting.clear()
         taken: list[Record] = []
-        mine = [one for one in self._waiting.items() if self._lane_of(one[0]) == lane]
+        mine = self._open_to(lane)
         shortest_first = sorted(mine, key=lambda one: len(one[1]))
         for left, (partition, waiting) in zip(
             range(len(shortest_first), 0, -1), shortest_first, strict=True
@@ -194,6 +206,16 @@ class MicroBatches:
                 del self._waiting[partition]
         self._see_room()
         return taken
+
+    def _open_to(self, lane: int) -> list[tuple[int, deque[Any]]]:
+        """The partitions that *lane* may take from at this moment, and what waits there."""
+        if sum(map(len, self._waiting.values())) <= self._few:
+            return [] if self._at_work else list(self._waiting.items())
+        return [
+            (partition, waiting)
+            for partition, waiting in self._waiting.items()
+            if self._lane_of(partition) == lane and partition not in self._at_work
+        ]
 
     async def _handle_batch(self, records: Sequence[Record]) -> None:
         offsets = await self._handle(records)

@@ -123,18 +123,13 @@ class ItemStatistics:
 
     async def _write(self, before: Mapping[int, str], marks: Mapping[int, Mark]) -> None:
         """Replace the rows that are no longer as they were *before*, all of them or none."""
-        changed = {
-            key: row
-            for key, applied in before.items()
-            if (row := self._rows[key]).applied != applied
-        }
-        await self._items.write_rows(
-            {
-                key: Replacement(row.to_bytes(), before[key], row.applied)
-                for key, row in changed.items()
-            },
-            self._marks.expected(marks),
-        )
+        changed: dict[int, Replacement] = {}
+        for key, applied in before.items():
+            row = self._rows[key]
+            if row.applied != applied:
+                changed[key] = Replacement(row.to_bytes(), applied, row.applied)
+                await asyncio.sleep(0)  # slates go first
+        await self._items.write_rows(changed, self._marks.expected(marks))
 
     async def _rank(
         self, batch: Sequence[tuple[Record, Deltas]], marks: Mapping[int, Mark]

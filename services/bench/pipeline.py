@@ -38,7 +38,9 @@ SUSTAINED = 0.8  # of saturation
 AT_ONCE_MS, GATHERING_MS = 0, 5  # what a storefront waits for more events to send
 ACTIONS = 500_000  # drawn; they repeat
 WARM_UP_S = 2.0  # before each figure
-FIRST_WARM_UP_S = 10.0  # Kafka's machine code is made as it goes, and the ranker's kernels
+FIRST_WARM_UP_S = 10.0  # the ranker's kernels, and Kafka's machine code for large requests
+SMALL_WARM_UP_S = 30.0  # and for small ones, of which it needs some 10,000
+SMALL_WARM_UP_RATE = 300.0  # events/s
 SOAK_EVERY_S = 5.0
 READY_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 30.0
@@ -229,6 +231,7 @@ class Bench:
     def run(self) -> Report:
         """Every load on the pipeline, saturation on the bare loop as well; then the soak."""
         self._warm_up()
+        self._warm_up_for_rates()
         for traffic in self._traffics:
             meter = Meter(self._pids, self._metrics())
             with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
@@ -260,6 +263,10 @@ class Bench:
             load.saturating(WINDOW, min(FIRST_WARM_UP_S, 2 * self._asked.seconds))
             load.settle()
             return load.sent
+
+    def _warm_up_for_rates(self) -> None:
+        with self._load(self._settings.prefix, self._traffics[0], AT_ONCE_MS) as load:
+            load.by_schedule(SMALL_WARM_UP_RATE, min(SMALL_WARM_UP_S, 2 * self._asked.seconds))
 
     def _saturate(self, way: str, load: Load, traffic: Traffic, meter: Meter) -> Figure:
         self._say(f"{way}, {traffic.name}: saturation")

@@ -99,7 +99,7 @@ class _Demo:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop.set)
-        stack = stacks.running(self._settings, stacks.Options(), self._statuses_changed)
+        stack = stacks.running(self._settings, stacks.Options(brief=True), self._statuses_changed)
         async with self._screen(), stack as running:
             show = asyncio.create_task(self._show(running, make_shop))
             stopped = asyncio.create_task(self._stop.wait())

@@ -31,6 +31,9 @@ DATA_DIR = click.option(
 @click.option("--archiver/--no-archiver", default=True, help="Keep the event log as Parquet.")
 @click.option("--trainer", is_flag=True, help="Train on a schedule: see HEADRACE_TRAINER_*.")
 @click.option("--secure", is_flag=True, help="Kafka and Redis want a login, and speak TLS.")
+@click.option(
+    "--brief", is_flag=True, help="To run for minutes: Kafka starts sooner, stays slower."
+)
 @click.option("--kafka-port", type=PORT, help="A free one if not given; the same for the others.")
 @click.option("--redis-port", type=PORT)
 @click.option("--triton-port", type=PORT, help="Triton's gRPC port.")
@@ -42,6 +45,7 @@ def up(
     archiver: bool,
     trainer: bool,
     secure: bool,
+    brief: bool,
     kafka_port: int | None,
     redis_port: int | None,
     triton_port: int | None,
@@ -72,6 +76,7 @@ def up(
         archiver=archiver,
         trainer=trainer,
         secure=secure,
+        brief=brief,
         ports={name: port for name, port in given.items() if port is not None},
     )
     settings = connect(WorkerSettings, data_dir=data_dir)

@@ -17,9 +17,10 @@ from services.errors import CommandFailed
 from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
 
-# The second compiler would take five seconds of a core in the first half minute, when everything
-# else starts as well, and earn them back after some 100,000 events.
-JVM = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+JVM = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC")
+# Java's second compiler halves what a request costs. It takes ten seconds of a core for that, most
+# of it in the first minute, when everything else starts as well.
+BRIEF = ("-XX:TieredStopAtLevel=1",)
 PROBE_TIMEOUT_S = 2.0
 FORMAT_TIMEOUT_S = 60.0
 # Two cores and one user: small pools, no waiting for members, no hand-over at the end.
@@ -75,14 +76,22 @@ def kafka(
     port: int,
     controller_port: int,
     prefix: str,
+    brief: bool = False,
     security: Security | None = None,
 ) -> Part:
-    """The part; its data and configuration lie in *directory*. With *security* it wants a login."""
+    """
+    The part; its data and configuration lie in *directory*.
+
+    Args:
+        brief: It is to run for minutes, and may stay slow in return for a quick start.
+        security: Given, it wants a login.
+    """
     address = f"{HOST}:{port}"
     connection = security.kafka(address) if security is not None else KafkaConnection(address)
     configuration = directory / "server.properties"
     data = directory / "data"
-    java = (str(installation.java), *JVM, "-cp", f"{installation.kafka_jars}/*")
+    options = (*JVM, *BRIEF) if brief else JVM
+    java = (str(installation.java), *options, "-cp", f"{installation.kafka_jars}/*")
 
     def prepare() -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,7 @@ class Options:
     archiver: bool = True
     trainer: bool = False
     secure: bool = False  # Kafka and Redis want a login, over TLS
+    brief: bool = False  # it is to run for minutes: a quick start, and a slower Kafka
     ports: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -130,6 +131,7 @@ def _parts(
                 port=port["kafka"],
                 controller_port=port["kafka-controller"],
                 prefix=settings.prefix,
+                brief=options.brief,
                 security=security,
             )
         )

@@ -57,7 +57,7 @@ def stack(
     }
     with log.open("wb") as output:
         up = subprocess.Popen(
-            [HEADRACE, "up", "--workers", "0", "--no-archiver", "--data-dir", data_dir],
+            [HEADRACE, "up", "--brief", "--workers", "0", "--no-archiver", "--data-dir", data_dir],
             env=environment,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -38,7 +38,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     }
     with log.open("wb") as output:
         up = subprocess.Popen(
-            [HEADRACE, "up", "--secure", "--no-archiver", "--data-dir", data_dir],
+            [HEADRACE, "up", "--brief", "--secure", "--no-archiver", "--data-dir", data_dir],
             env={**environment, "HEADRACE_TRITON_ADDRESS": "127.0.0.1:1"},
             stdout=output,
             stderr=output,

@@ -41,7 +41,7 @@ class Up:
         options = ["--workers", str(workers), "--archiver" if archiver else "--no-archiver"]
         with self.log.open("ab") as output:
             self.popen = subprocess.Popen(
-                [HEADRACE, "up", "--data-dir", data_dir, *options],
+                [HEADRACE, "up", "--brief", "--data-dir", data_dir, *options],
                 env={**os.environ, **(environment or {})},
                 stdout=output,
                 stderr=output,

@@ -160,6 +160,38 @@ async def test_a_partition_with_two_batches_waiting_is_not_fetched_from() -> Non
     assert sum(map(len, worker.handled)) == 16
 
 
+async def test_few_records_make_one_batch_of_all_partitions() -> None:
+    """Two batches of one record each cost nearly twice what one of two records does."""
+    async with Worker(batch_size=32, lanes=2) as worker:
+        worker.stream.put(0, [0])
+        await turn()
+        worker.stream.put(1, [0])
+        worker.stream.put(0, [1])
+        await turn()
+        locked = [in_flight.locked() for in_flight in worker.batches._in_flight]
+        worker.open.set()
+        await turn()
+
+    assert locked.count(True) == 1
+    assert [sorted(batch) for batch in worker.handled] == [[(0, 0)], [(0, 1), (1, 0)]]
+
+
+async def test_what_is_at_work_for_all_lanes_is_not_taken_again_by_its_own() -> None:
+    """A partition's records are handled in their order, also when many come after a few."""
+    async with Worker(batch_size=32, lanes=2) as worker:
+        worker.stream.put(0, [0])
+        worker.stream.put(1, [0])
+        await turn()
+        worker.stream.put(1, range(1, 10))
+        await turn()
+        at_work = [in_flight.locked() for in_flight in worker.batches._in_flight]
+        worker.open.set()
+        await turn()
+
+    assert at_work.count(True) == 1
+    assert [len(batch) for batch in worker.handled] == [2, 9]
+
+
 async def test_there_is_no_room_while_every_lane_has_records_waiting() -> None:
     """Else each event that comes under load is a fetch of its own."""
     async with Worker(batch_size=1, lanes=2) as worker:

@@ -6,6 +6,7 @@ and ``features`` import nothing of this.
 """
 
 from collections.abc import Mapping
+from functools import cache
 
 from prometheus_client import (
     REGISTRY,
@@ -103,19 +104,23 @@ class WorkerMetrics:
             ["dependency"],
             registry=registry,
         )
+        # The client's own look-up takes longer than the counting, with every stage and slate.
+        self._events_with = cache(self._events.labels)
+        self._slates_with = cache(self._slates.labels)
+        self._stage_with = cache(self._stage.labels)
         # A rate() needs the zero before the first event, so known labels exist from the start.
         for outcome in OUTCOMES:
-            self._events.labels(outcome)
+            self._events_with(outcome)
         for stage in STAGES:
-            self._stage.labels(stage)
+            self._stage_with(stage)
 
     def count_events(self, outcome: str, count: int = 1) -> None:
         """Count events by one of `OUTCOMES`."""
-        self._events.labels(outcome).inc(count)
+        self._events_with(outcome).inc(count)
 
     def count_slate(self, strategy: str) -> None:
         """Count a published slate."""
-        self._slates.labels(strategy).inc()
+        self._slates_with(strategy).inc()
 
     def count_degraded(self, slates: int) -> None:
         """Count slates that the ranker should have made, and has not."""
@@ -127,7 +132,7 @@ class WorkerMetrics:
 
     def observe_stage(self, stage: str, seconds: float) -> None:
         """Record how long one of `STAGES` took for one micro-batch."""
-        self._stage.labels(stage).observe(seconds)
+        self._stage_with(stage).observe(seconds)
 
     def observe_batch(self, events: int) -> None:
         """Record the size of a micro-batch."""
@@ -246,10 +251,11 @@ class VersionMetrics:
             registry=registry,
         )
         self._serves: dict[str, str] = {}
+        self._slates_with = cache(self._slates.labels)
 
     def count_slate(self, version: str) -> None:
         """Count a slate that *version* made."""
-        self._slates.labels(version).inc()
+        self._slates_with(version).inc()
 
     def answered(self, version: str, seconds: float) -> None:
         """Count an answered request."""

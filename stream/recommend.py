@@ -1,8 +1,8 @@
 """The path of an event: `recommend` lists every stage of a micro-batch, from records to effects."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from time import perf_counter
 
 import structlog
@@ -42,7 +42,7 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
     Raises:
         StateMoved: If another worker has taken over, or the store has come back older.
     """
-    stage = _stages(pipeline.observe)
+    stage = partial(_Stage, pipeline.observe)
     rules = pipeline.rules
     with stage("decode"):
         decoded = decode(records, partitions=rules.partitions, max_ahead_ms=rules.max_ahead_ms)
@@ -82,7 +82,7 @@ async def _read(
 
 
 async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
-    stage = _stages(pipeline.observe)
+    stage = partial(_Stage, pipeline.observe)
     with stage("rank"):
         ranking = await rank(pipeline, folded)
     with stage("retrieve"):
@@ -91,7 +91,7 @@ async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
 
 async def _keep(pipeline: Pipeline, folded: Folded, before: Mapping[str, UserRow]) -> None:
     """Publish the signals of the batch, then replace the rows that they were computed from."""
-    stage = _stages(pipeline.observe)
+    stage = partial(_Stage, pipeline.observe)
     with stage("signals"):
         await pipeline.publish(signal_records(folded.deltas))
     with stage("write"):
@@ -134,11 +134,18 @@ def _tell(pipeline: Pipeline, folded: Folded, ranking: Ranking, slates: Sequence
         observe.observe_event_to_result(max(now_s - slate.trigger.timestamp_ms / 1000, 0.0))
 
 
-def _stages(observe: Observer) -> Callable[[str], AbstractContextManager[None]]:
-    @contextmanager
-    def stage(name: str) -> Iterator[None]:
-        started = perf_counter()
-        yield
-        observe.observe_stage(name, perf_counter() - started)
+class _Stage:
+    """Tells the observer how long a stage has taken that has not failed."""
 
-    return stage
+    __slots__ = ("_name", "_observe", "_started")
+
+    def __init__(self, observe: Observer, name: str) -> None:
+        self._observe = observe
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._observe.observe_stage(self._name, perf_counter() - self._started)

@@ -57,9 +57,10 @@ class Slate:
 
 def make_slates(pipeline: Pipeline, folded: Folded, ranking: Ranking) -> list[Slate]:
     """One slate for each user of the batch who wants one."""
-    popular = list(_popular(pipeline.deployment(), pipeline.trending()))
+    deployment, trending = pipeline.deployment(), pipeline.trending()
     return [
-        _make_slate(pipeline, folded, user_id, ranking, popular)
+        # Few slates read of what is popular at all, so it is listed by whoever does.
+        _make_slate(pipeline, folded, user_id, ranking, _popular(deployment, trending))
         for user_id in folded.wanting_slates
     ]
 
@@ -69,7 +70,7 @@ def _make_slate(
     folded: Folded,
     user_id: str,
     ranking: Ranking,
-    popular: list[Candidate],
+    popular: Iterable[Candidate],
 ) -> Slate:
     row, newest, rules = folded.rows[user_id], folded.newest[user_id], pipeline.rules
     considered = consider(

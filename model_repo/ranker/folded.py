@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .network import CONTEXT_BITS, Copying, Network, Tokens
+from .network import Copying, Network
+from .tokens import CONTEXT_BITS, Tokens
 
 BYTE = 256
 # Not minus infinity: a token of padding sees nothing but padding, and would become NaN.

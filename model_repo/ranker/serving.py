@@ -14,7 +14,8 @@ from torch import Tensor
 
 from .folded import Folded, Inputs, Reader, inputs_of, traced
 from .graphs import Graphs
-from .network import EVENT_TYPES, Network, Shape, Tokens, last_tokens, merge_runs
+from .network import Network, Shape
+from .tokens import EVENT_TYPES, Tokens, last_tokens, merge_runs
 from .top_k import best_items
 
 AT_ONCE = 64  # users whose histories the network reads together: more leave the core's cache

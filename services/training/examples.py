@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model_repo.ranker.network import Tokens, merge_runs, time_bucket
+from model_repo.ranker.tokens import Tokens, merge_runs, time_bucket
 from services.training.log import EventLog
 from services.training.options import TrainingOptions
 from stream.context import price_buckets

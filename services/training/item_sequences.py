@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_repo.ranker.network import Network, Tokens, last_tokens, merge_runs
+from model_repo.ranker.network import Network
+from model_repo.ranker.tokens import Tokens, last_tokens, merge_runs
 from services.training.examples import Sequences, examples
 from services.training.memory import keep_freed_memory
 from services.training.options import TrainingOptions

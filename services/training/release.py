@@ -27,6 +27,7 @@ CODE = (
     "top_k.py",
     "graphs.py",
     "network.py",
+    "tokens.py",
     "pretrained.py",
 )
 ITEM_IDS = "item_ids.json"  # of the item keys, in their order: what training goes on from

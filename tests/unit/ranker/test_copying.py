@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from model_repo.ranker.network import Network, Shape, Tokens, add_copies
+from model_repo.ranker.network import Network, Shape, add_copies
+from model_repo.ranker.tokens import Tokens
 
 SHAPE = Shape(items=20, dim=16, layers=1, heads=2, tokens=10, dropout=0.0, copy_heads=2)
 

@@ -5,16 +5,9 @@ import pytest
 import torch
 
 from model_repo.ranker.folded import Folded, inputs_of, traced
-from model_repo.ranker.network import (
-    CONTEXT_BITS,
-    EVENT_TYPES,
-    PRICE_BUCKETS,
-    TIME_BUCKETS,
-    Network,
-    Shape,
-    Tokens,
-)
+from model_repo.ranker.network import Network, Shape
 from model_repo.ranker.serving import AT_ONCE, Version
+from model_repo.ranker.tokens import CONTEXT_BITS, EVENT_TYPES, PRICE_BUCKETS, TIME_BUCKETS, Tokens
 
 ITEMS = 40
 SHAPE = Shape(items=ITEMS, dim=16, layers=2, heads=2, tokens=12, copy_heads=2)

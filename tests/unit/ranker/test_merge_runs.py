@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model_repo.ranker.network import NO_GAP, last_tokens, merge_runs, time_bucket
+from model_repo.ranker.tokens import NO_GAP, last_tokens, merge_runs, time_bucket
 
 
 def merged(rows, items, types, times_s, prices=None, contexts=None):

@@ -2,7 +2,8 @@
 
 import torch
 
-from model_repo.ranker.network import EVENT_TYPES, Network, Shape
+from model_repo.ranker.network import Network, Shape
+from model_repo.ranker.tokens import EVENT_TYPES
 
 
 def test_every_weight_takes_part():

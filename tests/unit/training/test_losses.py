@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from model_repo.ranker.network import Network, Shape, Tokens
+from model_repo.ranker.network import Network, Shape
+from model_repo.ranker.tokens import Tokens
 from services.training.examples import Batch
 from services.training.losses import LogSumExp, _history_scores, _negatives, weighted_loss
 from services.training.options import TrainingOptions

@@ -1,6 +1,7 @@
 """The catalogue as every worker holds it: item keys, ids and availability, but no titles."""
 
 import sys
+from collections.abc import Callable
 
 from stream.items import Item
 from stream.keys import item_key
@@ -17,7 +18,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._ids: dict[int, str] = {}
-        self._unavailable: set[int] = set()
+        self._available: dict[int, str] = {}  # those of them that may be recommended now
         self._categories: dict[int, str] = {}  # the outermost one
         self.collisions = 0
 
@@ -37,9 +38,9 @@ class Catalogue:
         else:
             self._categories.pop(key, None)
         if item.available:
-            self._unavailable.discard(key)
+            self._available[key] = item.item_id
         else:
-            self._unavailable.add(key)
+            self._available.pop(key, None)
 
     def delete(self, item_id: str) -> None:
         """Forget an item. Deleting one that is not there is no error: a log may be read again."""
@@ -47,11 +48,12 @@ class Catalogue:
         if key in self._ids and not self._is_others(key, item_id):
             del self._ids[key]
             self._categories.pop(key, None)
-            self._unavailable.discard(key)
+            self._available.pop(key, None)
 
-    def id_of(self, key: int) -> str | None:
-        """The item id of *key* if the item may be recommended now, else None."""
-        return None if key in self._unavailable else self._ids.get(key)
+    @property
+    def id_of(self) -> Callable[[int], str | None]:
+        """Gives the item id of a key if the item may be recommended now, else None."""
+        return self._available.get  # asked for every candidate: no call of ours in between
 
     def category_of(self, key: int) -> str | None:
         """The outermost category of the item, or None if it has none."""

@@ -234,15 +234,17 @@ class Bench:
         self._warm_up_for_rates()
         for traffic in self._traffics:
             meter = Meter(self._pids, self._metrics())
+            # The one right after the other: the machine's speed changes from minute to minute.
             with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
                 top = self._saturate(PIPELINE, load, traffic, meter)
+            with self._bare_loop() as pid, self._load(BARE_PREFIX, traffic, GATHERING_MS) as load:
+                servers = {n: self._pids[n] for n in ("kafka", "redis", "triton")}
+                self._saturate(BARE_LOOP, load, traffic, Meter({BARE_LOOP: pid, **servers}))
+            with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
                 self._at(SUSTAINED * top.events_per_s, load, traffic, meter)
             with self._load(self._settings.prefix, traffic, AT_ONCE_MS) as load:
                 for rate in self._asked.rates:
                     self._at(rate, load, traffic, meter)
-            with self._bare_loop() as pid, self._load(BARE_PREFIX, traffic, GATHERING_MS) as load:
-                servers = {n: self._pids[n] for n in ("kafka", "redis", "triton")}
-                self._saturate(BARE_LOOP, load, traffic, Meter({BARE_LOOP: pid, **servers}))
         if self._asked.soak_minutes:
             self._soak(self._traffics[0])
         return self._report

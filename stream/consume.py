@@ -32,8 +32,7 @@ class MicroBatches:
 
     Partitions are shared out among lanes, and each lane has one micro-batch in flight: while one
     waits for a server, another computes. Where few records wait there is one micro-batch in flight,
-    of all partitions. A partition's records, and so a user's, are handled in their
-    order.
+    of all partitions. A partition's records, and so a user's, are handled in their order.
 
     What waits is bounded: a partition with two batches of records waiting is not fetched from, so
     it holds at most those and its last fetch. A batch takes the same share of each partition that

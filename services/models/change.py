@@ -25,6 +25,8 @@ from stream import topics
 from stream.deployments import Deployment
 from stream.ranking import RankerUnavailable
 
+# How a load fails: Triton cannot, or another load is under way (`BadVersion` is a `CommandFailed`).
+NOT_LOADED = (RankerUnavailable, CommandFailed)
 FOLLOWED_AFTER_S = 1.5  # workers follow within a second; then what they have left can go
 
 Say = Callable[[str], None]
@@ -112,7 +114,7 @@ class Change:
         if set(loaded) != set(wanted):
             time.sleep(FOLLOWED_AFTER_S)
             self._write_config(wanted)
-            with contextlib.suppress(RankerUnavailable):  # at the next change, or its next start
+            with contextlib.suppress(*NOT_LOADED):  # at the next change, or its next start
                 asyncio.run(self._load_exactly(wanted))
 
     def _prove(self, version: str, manifest: Manifest, limits: Limits, say: Say) -> None:
@@ -132,8 +134,8 @@ class Change:
                 )
             )
             asyncio.run(self._load_companions(wanted))
-        except (RankerUnavailable, CommandFailed) as error:
-            with contextlib.suppress(RankerUnavailable):  # should Triton have gone meanwhile
+        except NOT_LOADED as error:
+            with contextlib.suppress(*NOT_LOADED):  # should Triton have gone meanwhile
                 asyncio.run(self._load_exactly(before))
             raise self._refused(version, error) from error
         say(f"Triton: version {version} answers as it was released to, in {median_ms:.0f} ms.")

@@ -36,6 +36,8 @@ ENTRY = np.dtype(
 )
 Entries = NDArray[np.void]
 Entry = tuple[int, int, int, int, float, int, int, int]
+# The same, field by field: of a few entries, `struct` reads and writes a field many times as fast.
+PACKED_ENTRY = struct.Struct("<qqQqfiIB")
 
 # Which list an event goes to, and how much each list holds.
 # Searches are apart from interactions: the newest 128 actions on items are then always there,
@@ -71,7 +73,11 @@ class UnknownRowFormat(Exception):
     """A row that this version cannot read. Upgrade the worker, or rebuild the state."""
 
 
-_PACKED_ENTRY = struct.Struct("<qqQqfiIB")  # the same, field by field
+_ORDER = struct.Struct("<qq")  # how an entry begins: event time, offset
+_KEY = struct.Struct("<Q")  # an event key, as it lies in an entry
+_KEY_AT = _ORDER.size
+_BOUGHT = struct.Struct("<24xq12xB")  # item key and event type of an entry
+_PURCHASE = int(EventType.PURCHASE)
 # One record's outcome as the row remembers it until the partition's mark has passed it.
 _TALLY = struct.Struct("<qB")  # offset, outcome
 
@@ -81,11 +87,8 @@ _NEVER = np.iinfo(np.int64).min
 _NO_CONTEXT = Context()
 
 
-NO_ENTRIES = np.empty(0, ENTRY)
-
-
-def _no_entries() -> Mapping[str, Entries]:
-    return dict.fromkeys(LIMITS, NO_ENTRIES)
+def _no_entries() -> Mapping[str, bytes]:
+    return dict.fromkeys(LIMITS, b"")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class UserRow:
     One user's state.
 
     Attributes:
-        lists: Name of the list to its entries, oldest first by (event time, offset).
+        packed: Name of the list to its entries, oldest first by (event time, offset), as they are
+            stored: `ENTRY` after `ENTRY`.
         evicted_ms: Name of the list to the event time of the newest entry it has evicted. An
             event no newer than that cannot be told from a duplicate of an evicted one.
         partition, offset: The newest record folded in (``applied``); offset -1 for a new row.
@@ -102,7 +106,7 @@ class UserRow:
             die before the partition's mark is written, the repeat counts them from here.
     """
 
-    lists: Mapping[str, Entries] = field(default_factory=_no_entries)
+    packed: Mapping[str, bytes] = field(default_factory=_no_entries)
     evicted_ms: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, _NEVER))
     partition: int = -1
     offset: int = -1
@@ -110,10 +114,10 @@ class UserRow:
 
     def fold(self, event: Event, *, partition: int, offset: int) -> tuple[Self, Outcome]:
         """Take in *event* from *offset* of *partition*: newer than the row's own ``offset``."""
-        lists, evicted_ms = dict(self.lists), dict(self.evicted_ms)
-        outcome = _fold_into(lists, evicted_ms, event, offset)
+        packed, evicted_ms = dict(self.packed), dict(self.evicted_ms)
+        outcome = _fold_into(packed, evicted_ms, event, offset)
         tally = (*self.tally, (offset, outcome))
-        return type(self)(lists, evicted_ms, partition, offset, tally), outcome
+        return type(self)(packed, evicted_ms, partition, offset, tally), outcome
 
     def outcome_of(self, offset: int) -> Outcome | None:
         """What became of the record at *offset*, if the last write of this row folded it."""
@@ -124,7 +128,12 @@ class UserRow:
         if not self.tally:
             return self
         tally = tuple([one for one in self.tally if one[0] >= first_unmarked])
-        return type(self)(self.lists, self.evicted_ms, self.partition, self.offset, tally)
+        return type(self)(self.packed, self.evicted_ms, self.partition, self.offset, tally)
+
+    @property
+    def lists(self) -> Mapping[str, Entries]:
+        """Name of the list to its entries ``(n,)``, oldest first, to read many of at once."""
+        return {name: np.frombuffer(entries, ENTRY) for name, entries in self.packed.items()}
 
     @property
     def applied(self) -> str:
@@ -134,20 +143,17 @@ class UserRow:
     @property
     def as_of_ms(self) -> int:
         """Event time of the newest event folded in, epoch ms."""
-        newest = (
-            int(entries["timestamp_ms"][-1]) for entries in self.lists.values() if len(entries)
-        )
+        newest = [
+            _ORDER.unpack_from(entries, len(entries) - ENTRY.itemsize)[0]
+            for entries in self.packed.values()
+            if entries
+        ]
         return max(newest, default=0)
 
-    def bought(self) -> frozenset[int]:
+    def bought(self) -> set[int]:
         """Keys of items bought and not refunded since."""
-        purchases = self.lists["purchases"]
-        if not len(purchases):
-            return frozenset()
-        last = dict(
-            zip(purchases["item_key"].tolist(), purchases["event_type"].tolist(), strict=True)
-        )
-        return frozenset(key for key, kind in last.items() if kind == EventType.PURCHASE)
+        last = dict(_BOUGHT.iter_unpack(self.packed["purchases"]))  # by item key
+        return {key for key, event_type in last.items() if event_type == _PURCHASE}
 
     def ranker_input(self, length: int) -> RankerInput:
         """As `ranker_inputs`, of this row alone."""
@@ -157,11 +163,11 @@ class UserRow:
         """Pack the row: a header, the lists and the tally."""
         header = _HEADER.pack(
             *(FORMAT, self.partition, self.offset),
-            *(len(self.lists[name]) for name in LIMITS),
+            *(len(self.packed[name]) // ENTRY.itemsize for name in LIMITS),
             *(self.evicted_ms[name] for name in LIMITS),
             len(self.tally),
         )
-        lists = [self.lists[name].tobytes() for name in LIMITS]
+        lists = [self.packed[name] for name in LIMITS]
         return b"".join((header, *lists, *[_TALLY.pack(*one) for one in self.tally]))
 
     @classmethod
@@ -179,13 +185,13 @@ class UserRow:
             raise UnknownRowFormat(f"row format {written}, this worker reads {FORMAT}")
         _, partition, offset, *sizes, tally_length = _HEADER.unpack_from(raw)
         lengths, evicted_ms = sizes[: len(LIMITS)], sizes[len(LIMITS) :]
-        at, lists = _HEADER.size, {}
+        at, packed = _HEADER.size, {}
         for name, length in zip(LIMITS, lengths, strict=True):
-            lists[name] = np.frombuffer(raw, ENTRY, length, at) if length else NO_ENTRIES
-            at += length * ENTRY.itemsize
+            start, at = at, at + length * ENTRY.itemsize
+            packed[name] = raw[start:at]
         tally = _TALLY.iter_unpack(raw[at : at + tally_length * _TALLY.size])
         return cls(
-            lists=lists,
+            packed=packed,
             evicted_ms=dict(zip(LIMITS, evicted_ms, strict=True)),
             partition=partition,
             offset=offset,
@@ -199,10 +205,10 @@ def ranker_inputs(rows: Sequence[UserRow], length: int) -> list[RankerInput]:
 
     All rows are read as one array: alone, a row costs ten times as much.
     """
-    lists = [row.lists[name][-length:] for row in rows for name in _ACTIONS]
-    lengths = [len(entries) for entries in lists]
+    lists = [row.packed[name][-length * ENTRY.itemsize :] for row in rows for name in _ACTIONS]
+    lengths = [len(entries) // ENTRY.itemsize for entries in lists]
     owners = np.repeat(np.arange(len(lists)) // len(_ACTIONS), lengths)
-    actions = np.frombuffer(b"".join(entries.tobytes() for entries in lists), ENTRY)
+    actions = np.frombuffer(b"".join(lists), ENTRY)
     actions = actions[np.lexsort((actions["offset"], actions["timestamp_ms"], owners))]
     ends = np.bincount(owners, minlength=len(rows)).cumsum()
     newest_ms = actions["timestamp_ms"][ends[owners] - 1]
@@ -243,42 +249,43 @@ def verdict(
 
 
 def _fold_into(
-    lists: dict[str, Entries], evicted_ms: dict[str, int], event: Event, offset: int
+    packed: dict[str, bytes], evicted_ms: dict[str, int], event: Event, offset: int
 ) -> Outcome:
     entry = entry_of(event, offset)
     name = LIST_OF.get(event.kind, "interactions")
-    entries = lists[name]
-    full = len(entries) == LIMITS[name]
+    entries = packed[name]
+    full = len(entries) == LIMITS[name] * ENTRY.itemsize
     _, _, key, *_ = entry
     outcome = verdict(
-        known=any(_holds(some, key) for some in lists.values()),
+        known=_holds(packed, key),
         full=full,
         timestamp_ms=event.timestamp_ms,
-        oldest_ms=int(entries["timestamp_ms"][0]) if full else _NEVER,
+        oldest_ms=_ORDER.unpack_from(entries)[0] if full else _NEVER,
         evicted_ms=evicted_ms[name],
     )
     if outcome is Outcome.FOLDED:
         entries = _insert(entries, entry)
         if full:
-            evicted_ms[name] = int(entries["timestamp_ms"][0])
-            entries = entries[1:]
-        lists[name] = entries
+            evicted_ms[name], _ = _ORDER.unpack_from(entries)
+            entries = entries[ENTRY.itemsize :]
+        packed[name] = entries
     return outcome
 
 
-def _holds(entries: Entries, event_key: int) -> bool:
-    return len(entries) > 0 and event_key in entries["event_key"]
+def _holds(packed: Mapping[str, bytes], event_key: int) -> bool:
+    entries, wanted = b"".join(packed.values()), _KEY.pack(event_key)
+    at = entries.find(wanted)
+    while at >= 0 and at % ENTRY.itemsize != _KEY_AT:  # the same bytes, as something else
+        at = entries.find(wanted, at + 1)
+    return at >= 0
 
 
-def _insert(entries: Entries, entry: Entry) -> Entries:
+def _insert(entries: bytes, entry: Entry) -> bytes:
     # Events arrive nearly in order, so the place is nearly always the end.
-    place = len(entries)
-    when, offsets = entries["timestamp_ms"], entries["offset"]
-    while place and (when[place - 1], offsets[place - 1]) > entry[:2]:
-        place -= 1
-    # As bytes: numpy takes five times as long to put one structure into an array of them.
-    parts = entries[:place].tobytes(), _PACKED_ENTRY.pack(*entry), entries[place:].tobytes()
-    return np.frombuffer(b"".join(parts), ENTRY)
+    at = len(entries)
+    while at and _ORDER.unpack_from(entries, at - ENTRY.itemsize) > entry[:2]:
+        at -= ENTRY.itemsize
+    return b"".join((entries[:at], PACKED_ENTRY.pack(*entry), entries[at:]))
 
 
 def entry_of(event: Event, offset: int) -> Entry:

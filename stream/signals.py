@@ -11,6 +11,7 @@ in one record, and because deltas of several events are never merged: a repeat m
 elsewhere.
 """
 
+import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -116,7 +117,7 @@ def signals_of(row: UserRow, event: Event, *, partition: int, offset: int) -> li
         )
     order = order_key(event.order_id) if event.order_id else NO_ORDER
     if event.kind == EventType.PURCHASE and order != NO_ORDER:
-        lines, standing = _lines(row.lists["purchases"], order)
+        lines, standing = _lines(np.frombuffer(row.packed["purchases"], ENTRY), order)
         if len(lines) < ORDER_LINES:
             for other in standing["item_key"].tolist():
                 changes += _pair(key, other, 1.0, at_ms)
@@ -154,20 +155,17 @@ def newest_visits(row: UserRow, until_ms: int = _FOREVER) -> list[tuple[int, int
     """(event time, offset, item key) of the newest visits up to *until_ms*, newest first."""
     found: list[tuple[int, int, int]] = []
     for name in ("interactions", "purchases"):
-        entries = row.lists[name]
-        if not len(entries):
-            continue
+        entries = row.packed[name]
         end = len(entries)
-        if entries["timestamp_ms"][-1] > until_ms:
-            end = int(np.searchsorted(entries["timestamp_ms"], until_ms, side="right"))
-        known = entries[max(0, end - _LOOK_BACK) : end].view(_VISIT).tolist()
+        while end and _VISIT.unpack_from(entries, end - _VISIT.size)[0] > until_ms:
+            end -= _VISIT.size
+        known = _VISIT.iter_unpack(entries[max(0, end - _LOOK_BACK * _VISIT.size) : end])
         found += [(ms, at, key) for ms, at, key, kind in known if kind in VISITS]
     found.sort(reverse=True)
     return found
 
 
-# The fields of an entry that are read here: as tuples, all at once.
-_VISIT = np.dtype(ENTRY)[["timestamp_ms", "offset", "item_key", "event_type"]]
+_VISIT = struct.Struct("<qq8xq12xB")  # of an entry: event time, offset, item key, event type
 
 
 def _lines(purchases: Entries, order: int) -> tuple[Entries, Entries]:
@@ -190,7 +188,7 @@ def _pair(key: int, other: int, weight: float, at_ms: int) -> Iterator[_Change]:
 def _taken_back(row: UserRow, undo: EventType, key: int, order: int) -> Iterator[_Change]:
     """What the action that *undo* takes back has said, negated, at the times when it was said."""
     does, name = UNDOES[undo]
-    entries = row.lists[name]
+    entries = np.frombuffer(row.packed[name], ENTRY)
     standing = _standing(entries[entries["item_key"] == key], does, undo)
     named = _named_order(undo, order)
     of_order = standing[(standing["order_key"] == named) | (named == NO_ORDER)]

@@ -98,4 +98,4 @@ def _row(user: str, keys: NDArray[np.int64], length: int, rng: np.random.Generat
     entries["price"] = 12.5
     row = UserRow()
     partition = partition_of(user.encode(), topics.EVENT_PARTITIONS)
-    return UserRow(lists={**row.lists, "interactions": entries}, partition=partition)
+    return UserRow({**row.packed, "interactions": entries.tobytes()}, partition=partition)

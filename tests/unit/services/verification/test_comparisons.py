@@ -89,12 +89,11 @@ def test_any_byte_of_a_list_counts(shop: Shop, name: str, place: str) -> None:
     user, row = next(
         (user, row)
         for user, raw in shop.rows.items()
-        if len((row := UserRow.from_bytes(raw)).lists[name])
+        if (row := UserRow.from_bytes(raw)).packed[name]
     )
-    broken = bytearray(row.lists[name].tobytes())
+    broken = bytearray(row.packed[name])
     broken[0 if place == "first" else -1] ^= 1
-    lists = {**row.lists, name: np.frombuffer(bytes(broken), row.lists[name].dtype)}
-    shop.rows[user] = replace(row, lists=lists).to_bytes()
+    shop.rows[user] = replace(row, packed={**row.packed, name: bytes(broken)}).to_bytes()
 
     (found,) = check_users(shop).differences
 

@@ -82,9 +82,7 @@ class Neighbours:
     def to_bytes(self) -> bytes:
         """How many, the floor, and the three columns one after the other."""
         header = _HEADER.pack(len(self.keys), self.floor)
-        if not self.keys:
-            return header
-        return header + self.keys.tobytes() + self.weights.tobytes() + self.errors.tobytes()
+        return b"".join((header, self.keys, self.weights, self.errors))
 
     @classmethod
     def from_bytes(cls, raw: bytes, at: int) -> tuple[Self, int]:

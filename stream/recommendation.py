@@ -1,5 +1,6 @@
 """The result contract: the slate that the worker pushes to `recommendations.v1`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -74,7 +75,7 @@ class Recommendation(Struct, frozen=True, kw_only=True):
 _encode = Encoder().encode
 
 
-def recommendation_id(user_id: str, surface: str, state: State, item_ids: tuple[str, ...]) -> str:
+def recommendation_id(user_id: str, surface: str, state: State, item_ids: Sequence[str]) -> str:
     """The same slate for the same state has the same id, however often it is published."""
     text = "\x00".join((user_id, surface, f"{state.partition}:{state.offset}", *item_ids))
     return xxhash.xxh3_128_hexdigest(text.encode())

@@ -40,9 +40,11 @@ class Outgoing(NamedTuple):
 def trace_headers(record: Record) -> Headers:
     """The trace that *record* belongs to, for what is made of it; none of an unlawful length."""
     return tuple(
-        (name, value)
-        for name, value in record.headers
-        if name in TRACE_HEADERS and value is not None and len(value) <= MOST_TRACE_BYTES
+        [
+            (name, value)
+            for name, value in record.headers
+            if name in TRACE_HEADERS and value is not None and len(value) <= MOST_TRACE_BYTES
+        ]
     )
 
 

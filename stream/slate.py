@@ -136,22 +136,15 @@ def compose(
     model: ModelVersion | None,
 ) -> Recommendation:
     """The slate that *considered* make: those that may be shown, in their order."""
-    shown = [
-        (one.item_id, one.score, one.source)
-        for one in considered
-        if one.item_id is not None and not one.hidden
+    shown = [one for one in considered if not one.hidden and one.item_id is not None]
+    item_ids = [one.item_id for one in shown if one.item_id is not None]
+    items = [
+        RecommendedItem(item_id, rank, one.score, (one.source,))
+        for rank, (item_id, one) in enumerate(zip(item_ids, shown, strict=True), start=1)
     ]
-    items = tuple(
-        [
-            RecommendedItem(item_id, rank, score, (source,))
-            for rank, (item_id, score, source) in enumerate(shown, start=1)
-        ]
-    )
-    strategy = _strategy({source for _, _, source in shown})
+    strategy = _strategy({one.source for one in shown})
     return Recommendation(
-        recommendation_id=recommendation_id(
-            user_id, surface, state, tuple(item.item_id for item in items)
-        ),
+        recommendation_id=recommendation_id(user_id, surface, state, item_ids),
         user_id=user_id,
         surface=surface,
         k=k,
@@ -161,7 +154,7 @@ def compose(
         trigger=trigger,
         strategy=strategy,
         model=model if strategy == "ranker" else None,
-        items=items,
+        items=tuple(items),
     )
 
 

@@ -11,7 +11,8 @@ import math
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Self
+from itertools import accumulate, pairwise
+from typing import Any, Self
 
 import orjson
 
@@ -98,17 +99,25 @@ class Trending:
         """
         if raw is None:
             return cls()
-        line, _, body = raw.partition(b"\n")
-        head = orjson.loads(line)
-        if head["format"] != FORMAT:
-            raise UnknownTrendingFormat(f"trending format {head['format']}, ours is {FORMAT}")
-        lists, at = [], 0
-        for length in head["lengths"]:
-            keys, scores, at = at, at + 8 * length, at + 16 * length
-            columns = array("q", body[keys:scores]), array("d", body[scores:at])
-            lists.append(dict(zip(*columns, strict=True)))
+        head, body = _parts(raw)
+        ends = list(accumulate(head["lengths"], initial=0))
+        lists = [_scores(body[16 * start : 16 * end]) for start, end in pairwise(ends)]
         by_category = dict(zip(head["categories"], lists[1:], strict=True))
         return cls(head["next_offset"], lists[0], by_category)
+
+
+def best_overall(parts: Iterable[bytes | None]) -> list[int]:
+    """
+    Item keys of the overall lists of all *parts*, as they are stored, best first.
+
+    What a worker reads each second: the lists of categories stay packed.
+    """
+    scores: Scores = {}
+    for raw in parts:
+        if raw is not None:
+            head, body = _parts(raw)
+            scores |= _scores(body[: 16 * head["lengths"][0]])
+    return [key for key, _ in Trending(overall=scores).best(len(scores))]
 
 
 def visits_at(score: float, now_ms: int) -> float:
@@ -124,3 +133,18 @@ def _put(scores: Scores, key: int, score: float, limit: int) -> None:
     elif score > (least := min(scores.values())):
         del scores[max(one for one, value in scores.items() if value == least)]
         scores[key] = score
+
+
+def _parts(raw: bytes) -> tuple[dict[str, Any], bytes]:
+    """The line of JSON, and what follows it."""
+    line, _, body = raw.partition(b"\n")
+    head: dict[str, Any] = orjson.loads(line)
+    if head["format"] != FORMAT:
+        raise UnknownTrendingFormat(f"trending format {head['format']}, ours is {FORMAT}")
+    return head, body
+
+
+def _scores(packed: bytes) -> Scores:
+    """One list: its keys, then as many scores."""
+    half = len(packed) // 2
+    return dict(zip(array("q", packed[:half]), array("d", packed[half:]), strict=True))

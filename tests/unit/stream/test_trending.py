@@ -11,6 +11,7 @@ from stream.trending import (
     OVERALL,
     Trending,
     UnknownTrendingFormat,
+    best_overall,
     visits_at,
 )
 
@@ -63,6 +64,7 @@ def test_readers_merge_the_partitions() -> None:
 
     assert [key for key, _ in merged.best(4)] == [8, 7, 6, 5]
     assert [key for key, _ in merged.best(4, "hats")] == [4, 3, 2, 1]
+    assert best_overall([*(part.to_bytes() for part in parts), None]) == [8, 7, 6, 5, 4, 3, 2, 1, 0]
 
 
 def test_packing_loses_nothing() -> None:

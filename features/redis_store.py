@@ -6,10 +6,11 @@ The short way skips what costs most there: four protobuf messages and a datetime
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from feast import FeatureView, RepoConfig, ValueType
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
@@ -21,20 +22,13 @@ from feast.infra.online_stores.redis import (
 )
 from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
-from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
 
+from features.redis_clients import blocking_client, loop_client
 from stream.state import Replacement, StateMoved
 
+READ = Path(__file__).with_name("read.lua").read_text()
 REPLACE = Path(__file__).with_name("replace.lua").read_text()
-
-# A Redis that restarts or fails over is back within seconds. After these retries, about three
-# seconds of refused connections or at most a minute of silence, the error is the caller's.
-RETRIES = 8
-BACKOFF_FIRST_S = 0.05
-BACKOFF_MOST_S = 1.0
-TIMEOUT_S = 5.0
+READ_AT_ONCE = 1000  # keys: Redis does nothing else during a script, here for a millisecond
 
 Key = str | int
 """The join key of an entity that has one: text, or an int64."""
@@ -46,16 +40,31 @@ class RowOnlineStoreConfig(RedisOnlineStoreConfig):
     type: Literal["features.redis_store.RowOnlineStore"] = "features.redis_store.RowOnlineStore"  # type: ignore[assignment]
 
 
-class RowOnlineStore(RedisOnlineStore):
-    """Reads and writes views that have one entity and one Bytes feature, a batch a round trip."""
+class _Call(NamedTuple):
+    """One call of a script, as it is sent."""
 
-    _replace: Any = None
+    script: str
+    keys: Sequence[bytes]
+    arguments: Sequence[bytes | str | int]
+
+
+class RowOnlineStore(RedisOnlineStore):
+    """
+    Reads and writes views that have one entity and one Bytes feature, a batch a round trip.
+
+    Calls block, and may come from any thread; those named ``_async`` wait on the event loop
+    instead, and keep to one loop. Both send and understand the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scripts: dict[tuple[Any, str], Any] = {}
 
     def read_bytes(
         self, config: RepoConfig, wanted: Sequence[tuple[FeatureView, Sequence[Key]]]
     ) -> list[list[bytes | None]]:
         """
-        Read the one feature of each view for each key, all in one round trip.
+        Read the one feature of each view for each key, in that order, `READ_AT_ONCE` a round trip.
 
         Returns:
             For each of *wanted*, its values in the order of its keys; None where there is none.
@@ -63,13 +72,14 @@ class RowOnlineStore(RedisOnlineStore):
         Raises:
             redis.RedisError: If Redis does not answer after the retries.
         """
-        with self._get_client(config.online_store).pipeline(transaction=False) as pipe:
-            for view, keys in wanted:
-                field, _ = _fields(view)
-                for redis_key in _redis_keys(config, view, keys):
-                    pipe.execute_command("HGET", redis_key, field)
-            replies = iter(pipe.execute())
-        return [[_unpack(next(replies)) for _ in keys] for _, keys in wanted]
+        return _values(wanted, [self._send(config, call) for call in _reads(config, wanted)])
+
+    async def read_bytes_async(
+        self, config: RepoConfig, wanted: Sequence[tuple[FeatureView, Sequence[Key]]]
+    ) -> list[list[bytes | None]]:
+        """As `read_bytes`."""
+        calls = _reads(config, wanted)
+        return _values(wanted, [await self._send_async(config, call) for call in calls])
 
     def replace_bytes(
         self,
@@ -92,46 +102,99 @@ class RowOnlineStore(RedisOnlineStore):
             redis.RedisError: If Redis does not answer after the retries. All or nothing may have
                 been written.
         """
-        redis_keys: list[bytes] = []
-        arguments: list[bytes | str | int] = [_timestamp(datetime.now(UTC))]
-        for view, rows in new:
-            field, timestamp_field = _fields(view)
-            redis_keys += _redis_keys(config, view, list(rows))
-            for row in rows.values():
-                value = Value(bytes_val=row.value).SerializeToString()
-                arguments += [_applied_field(view), row.expected, row.applied]
-                arguments += [timestamp_field, field, value]
-        replaced = len(redis_keys)
-        for view, others in expected:
-            redis_keys += _redis_keys(config, view, list(others))
-            for applied in others.values():
-                arguments += [_applied_field(view), applied]
-        if replaced == 0:
-            return
-        moved = self._script(config)(keys=redis_keys, args=[replaced, *arguments])
-        if moved:
-            raise StateMoved(moved.decode())
+        if call := _replacement(config, new, expected):
+            _require_unmoved(self._send(config, call))
 
-    def _script(self, config: RepoConfig) -> Any:
+    async def replace_bytes_async(
+        self,
+        config: RepoConfig,
+        new: Sequence[tuple[FeatureView, Mapping[Key, Replacement]]],
+        expected: Sequence[tuple[FeatureView, Mapping[Key, str]]] = (),
+    ) -> None:
+        """As `replace_bytes`. If it is cancelled, all or nothing may have been written."""
+        if call := _replacement(config, new, expected):
+            _require_unmoved(await self._send_async(config, call))
+
+    def _send(self, config: RepoConfig, call: _Call) -> Any:
+        client = self._get_client(config.online_store)
+        return self._script(client, call.script)(call.keys, call.arguments)
+
+    async def _send_async(self, config: RepoConfig, call: _Call) -> Any:
+        client = await self._get_client_async(config.online_store)
+        return await self._script(client, call.script)(call.keys, call.arguments)
+
+    def _script(self, client: Any, script: str) -> Any:
         """The script, which redis-py sends by its hash, and whole if Redis has forgotten it."""
-        if self._replace is None:
-            self._replace = self._get_client(config.online_store).register_script(REPLACE)
-        return self._replace
+        if (client, script) not in self._scripts:
+            self._scripts[client, script] = client.register_script(script)
+        return self._scripts[client, script]
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         """Feast's client, with timeouts and retries that a connection string cannot express."""
         if self._client is None and online_store_config.redis_type == RedisType.redis:
-            nodes, options = self._parse_connection_string(online_store_config.connection_string)
-            options.setdefault("socket_timeout", TIMEOUT_S)
-            options.setdefault("socket_connect_timeout", TIMEOUT_S)
-            backoff = ExponentialWithJitterBackoff(base=BACKOFF_FIRST_S, cap=BACKOFF_MOST_S)
-            self._client = Redis(
-                host=nodes[0]["host"],
-                port=int(nodes[0]["port"]),
-                retry=Retry(backoff, RETRIES),
-                **options,
-            )
+            self._client = blocking_client(self._options(online_store_config))
         return super()._get_client(online_store_config)
+
+    async def _get_client_async(self, online_store_config: RedisOnlineStoreConfig) -> Any:
+        """Likewise; a connection belongs to the event loop that it was made in."""
+        if self._client_async is None and online_store_config.redis_type == RedisType.redis:
+            self._client_async = loop_client(self._options(online_store_config))
+        return await super()._get_client_async(online_store_config)
+
+    def _options(self, online_store_config: RedisOnlineStoreConfig) -> dict[str, Any]:
+        (node, *_), options = self._parse_connection_string(online_store_config.connection_string)
+        return {"host": node["host"], "port": int(node["port"]), **options}
+
+
+def _reads(
+    config: RepoConfig, wanted: Sequence[tuple[FeatureView, Sequence[Key]]]
+) -> Iterator[_Call]:
+    redis_keys: list[bytes] = []
+    fields: list[bytes] = []
+    for view, keys in wanted:
+        field, _ = _fields(view)
+        redis_keys += _redis_keys(config, view, keys)
+        fields += [field] * len(keys)
+    for first in range(0, len(redis_keys), READ_AT_ONCE):
+        some = slice(first, first + READ_AT_ONCE)
+        yield _Call(READ, redis_keys[some], fields[some])
+
+
+def _values(
+    wanted: Sequence[tuple[FeatureView, Sequence[Key]]], answers: Iterable[list[bytes | None]]
+) -> list[list[bytes | None]]:
+    """What the answers to `_reads` say of each of *wanted*."""
+    values = map(_unpack, chain.from_iterable(answers))
+    return [list(islice(values, len(keys))) for _, keys in wanted]
+
+
+def _replacement(
+    config: RepoConfig,
+    new: Sequence[tuple[FeatureView, Mapping[Key, Replacement]]],
+    expected: Sequence[tuple[FeatureView, Mapping[Key, str]]],
+) -> _Call | None:
+    """The call that replaces all of *new*; None if that is nothing."""
+    redis_keys: list[bytes] = []
+    arguments: list[bytes | str | int] = [_timestamp(datetime.now(UTC))]
+    for view, rows in new:
+        field, timestamp_field = _fields(view)
+        redis_keys += _redis_keys(config, view, list(rows))
+        for row in rows.values():
+            value = Value(bytes_val=row.value).SerializeToString()
+            arguments += [_applied_field(view), row.expected, row.applied]
+            arguments += [timestamp_field, field, value]
+    replaced = len(redis_keys)
+    for view, others in expected:
+        redis_keys += _redis_keys(config, view, list(others))
+        for applied in others.values():
+            arguments += [_applied_field(view), applied]
+    return _Call(REPLACE, redis_keys, [replaced, *arguments]) if replaced else None
+
+
+def _require_unmoved(moved: bytes | None) -> None:
+    """Understand the answer to `_replacement`."""
+    if moved:
+        raise StateMoved(moved.decode())
 
 
 def _fields(view: FeatureView) -> tuple[bytes, bytes]:

@@ -17,7 +17,7 @@ from stream.state import Replacement
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-__all__ = ["FeatureRows", "StoreError", "open_store"]
+__all__ = ["AsyncRows", "FeatureRows", "StoreError", "open_store"]
 
 CONFIG = Path(__file__).with_name("feature_store.yaml")
 
@@ -109,6 +109,50 @@ class FeatureRows(Generic[K]):
         """Close the connections."""
         if self._online._client is not None:
             self._online._client.close()
+
+
+class AsyncRows(Generic[K]):
+    """
+    The same rows on the event loop: `stream.pipeline.RowStore`, `stream.item_statistics.ItemStore`.
+
+    Any tasks of one event loop may use it at once. It has connections of its own, which all views
+    of a project share, and raises what `FeatureRows` raises.
+
+    Args:
+        rows: What is read and written.
+    """
+
+    def __init__(self, rows: FeatureRows[K]) -> None:
+        self._online = rows._online
+        self._config = rows._config
+        self._rows = rows._rows
+        self._marks = rows._marks
+
+    async def read(
+        self, keys: Sequence[K], partitions: Sequence[int]
+    ) -> tuple[list[bytes | None], list[bytes | None]]:
+        """Rows and marks in one round trip, the marks read after the rows."""
+        rows, marks = await self._online.read_bytes_async(
+            self._config, [(self._rows, keys), (self._marks, partitions)]
+        )
+        return rows, marks
+
+    async def write_rows(
+        self, rows: Mapping[K, Replacement], expected_marks: Mapping[int, str]
+    ) -> None:
+        """Replace rows, while the marks of their partitions are still the expected ones."""
+        await self._online.replace_bytes_async(
+            self._config, [(self._rows, rows)], [(self._marks, expected_marks)]
+        )
+
+    async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
+        """Replace marks."""
+        await self._online.replace_bytes_async(self._config, [(self._marks, marks)])
+
+    async def aclose(self) -> None:
+        """Close the connections, in the event loop that has used them."""
+        if self._online._client_async is not None:
+            await self._online._client_async.aclose()
 
 
 def open_store(redis_address: str, registry: Path, project: str) -> "FeatureStore":

@@ -9,14 +9,14 @@ there when the new state is announced.
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import islice
 
 from features.projects import drop
-from features.store import FeatureRows
+from features.store import AsyncRows, FeatureRows
 from services import states
 from services.kafka.batch_publisher import BatchPublisher
 from services.kafka.follow import Follower
@@ -229,8 +229,9 @@ async def _fold_items(
         category_of=catalogue.category_of,
         in_memory=settings.items_in_memory,
     )
-    for partition in signals.partitions:
-        await owner.take_over([partition])
-        for records in signals.records(partition, 0, ends[partition]):
-            await owner.keep(records)
-            done.add(len(records))
+    async with aclosing(AsyncRows(users)):  # whose connections are the owner's too
+        for partition in signals.partitions:
+            await owner.take_over([partition])
+            for records in signals.records(partition, 0, ends[partition]):
+                await owner.keep(records)
+                done.add(len(records))

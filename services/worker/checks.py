@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from features.store import FeatureRows
+from features.store import AsyncRows
 from services.errors import CommandFailed
 from services.health import Check
 from services.kafka.batch_publisher import BatchPublisher
@@ -22,7 +22,7 @@ NOBODY = RankerInput(np.zeros(1, np.int64), _ONE, np.zeros(1, np.float32), _ONE,
 def worker_checks(
     *,
     assigned: Callable[[], bool],
-    store: FeatureRows[Any],
+    store: AsyncRows[Any],
     publish: BatchPublisher,
     ranker: Ranker,
     deployment: Callable[[], Deployment | None],
@@ -37,7 +37,7 @@ def worker_checks(
         return None if assigned() else "no partitions have been assigned, not even none"
 
     async def redis() -> str | None:
-        await asyncio.to_thread(store.read_marks, [0])
+        await store.read([], [0])
         return None
 
     async def kafka() -> str | None:

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from features.store import FeatureRows, StoreError
+from features.store import AsyncRows, FeatureRows, StoreError
 from services.kafka.connection import KafkaConnection
 from services.kafka.log_id import log_id
-from services.worker.rows import Rows
 from stream import topics
 from stream.item_statistics import ItemStatistics
 from stream.marks import OwnMarks
@@ -30,17 +29,17 @@ class ItemViews:
     """
 
     def __init__(self, users: FeatureRows[str]) -> None:
-        self._items = users.beside(rows="item_row", marks="signals_mark")
-        self._trending = users.beside(rows="trending", marks="signals_mark")
+        self._items = AsyncRows(users.beside(rows="item_row", marks="signals_mark"))
+        self._trending = AsyncRows(users.beside(rows="trending", marks="signals_mark"))
 
     async def read(self, item_keys: Sequence[int]) -> list[bytes | None]:
         """`stream.pipeline.ReadItems`."""
-        return await asyncio.to_thread(self._items.read, item_keys)
+        rows, _ = await self._items.read(item_keys, [])
+        return rows
 
     async def read_trending(self) -> Trending:
         """The lists of all partitions, merged."""
-        partitions = range(topics.SIGNAL_PARTITIONS)
-        lists = await asyncio.to_thread(self._trending.read, partitions)
+        lists, _ = await self._trending.read(range(topics.SIGNAL_PARTITIONS), [])
         return Trending.merged(map(Trending.from_bytes, lists))
 
     def owner(
@@ -53,8 +52,8 @@ class ItemViews:
     ) -> ItemStatistics:
         """Who keeps the items on this worker's partitions of *topic*, `signals.v1` in full."""
         return ItemStatistics(
-            Rows(self._items),
-            Rows(self._trending),
+            self._items,
+            self._trending,
             OwnMarks(log_id(kafka, topic)),
             category_of=category_of,
             in_memory=in_memory,

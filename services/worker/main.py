@@ -13,7 +13,7 @@ import click
 import structlog
 import uvloop
 
-from features.store import FeatureRows, StoreError
+from features.store import AsyncRows, FeatureRows, StoreError
 from services import states
 from services.connection import connect
 from services.errors import CommandFailed
@@ -36,7 +36,6 @@ from services.worker.checks import worker_checks
 from services.worker.item_statistics import ItemViews, TrendingFeed
 from services.worker.newcomers import NewcomerWatch, NewTexts, RankerWithNewcomers
 from services.worker.reports import keep_reporting
-from services.worker.rows import Rows
 from services.worker.scorecards import Scorecards
 from services.worker.shadow import ShadowComparison
 from stream import topics
@@ -55,7 +54,7 @@ log = structlog.get_logger()
 
 CATCH_UP_S = 120.0
 # A thread that has an answer for the event loop waits no longer for the interpreter than this. It
-# is a tenth of Python's own, as the worker has half a dozen such threads: Kafka, Redis, gRPC.
+# is a tenth of Python's own, as the worker has some such threads: Kafka's and gRPC's.
 SWITCH_INTERVAL_S = 0.0005
 
 
@@ -99,8 +98,9 @@ async def _run(settings: WorkerSettings) -> None:
     publish = BatchPublisher(settings.kafka, prefix=settings.prefix)
     partitions = publish.partitions_of(topics.EVENTS)
     state = await asyncio.to_thread(states.for_worker, settings, partitions)
-    store = states.open_rows(settings, state.number)
-    _require_redis(store, settings.redis_address)
+    users = states.open_rows(settings, state.number)
+    _require_redis(users, settings.redis_address)
+    store = AsyncRows(users)
     live = states.StateFeed()
     catalogue, new_texts = Catalogue(), NewTexts()
     feed = DeploymentFeed(settings.model_name, partial(_followed, version_metrics))
@@ -139,10 +139,10 @@ async def _run(settings: WorkerSettings) -> None:
             now=now,
         )
         shadow = ShadowComparison(ranker, guard.current, scorecards)
-        views = ItemViews(store)
+        views = ItemViews(users)
         trending = TrendingFeed(views)
         pipeline = Pipeline(
-            store=Rows(store),
+            store=store,
             marks=OwnMarks(log_id(settings.kafka, with_prefix(settings.prefix, topics.EVENTS))),
             ranker=ranker,
             publish=publish if tracing is None else tracing.publishing(publish),
@@ -198,7 +198,8 @@ async def _run(settings: WorkerSettings) -> None:
             await triton.close()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
-    store.close()
+    await store.aclose()
+    users.close()
 
 
 def _tracing(settings: WorkerSettings) -> "Tracing | None":

@@ -6,7 +6,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
-from features.store import FeatureRows, StoreError, open_store
+from features import redis_store
+from features.store import AsyncRows, FeatureRows, StoreError, open_store
 from services import states
 from services.cli import main
 from services.settings import Settings
@@ -42,6 +44,13 @@ def rows(stack: Servers, project: str, tmp_path: Path) -> Iterator[FeatureRows[s
     rows = FeatureRows.open(stack.redis, tmp_path / "feast" / "registry.db", project)
     yield rows
     rows.close()
+
+
+@pytest.fixture
+async def on_loop(rows: FeatureRows[str]) -> AsyncIterator[AsyncRows[str]]:
+    on_loop = AsyncRows(rows)
+    yield on_loop
+    await on_loop.aclose()
 
 
 @pytest.mark.parametrize("user_id", ["ada", "ü𝄞", "a b\x00c", "x" * 256, "u:{1}*"])
@@ -110,6 +119,60 @@ def test_nothing_to_read_or_write_is_not_an_error(rows: FeatureRows[str]) -> Non
     assert rows.read_with_marks([], [1]) == ([], [None])
 
 
+async def test_the_event_loop_reads_and_writes_the_same_rows(
+    rows: FeatureRows[str], on_loop: AsyncRows[str]
+) -> None:
+    """The worker's way and that of every other command."""
+    await on_loop.write_rows({"ada": new(b"row"), "bob": new(b"")}, {7: ""})
+    await on_loop.write_marks({7: new(b"mark 7")})
+    await on_loop.write_rows({}, {7: "0:7"})
+
+    expected = [None, b"", b"row", None], [b"mark 7", None]
+    assert await on_loop.read(["nobody", "bob", "ada", "none"], [7, 3]) == expected
+    assert rows.read_with_marks(["nobody", "bob", "ada", "none"], [7, 3]) == expected
+    assert await on_loop.read([], []) == ([], [])
+
+
+async def test_the_event_loop_replaces_only_what_was_read(on_loop: AsyncRows[str]) -> None:
+    """All of it or nothing; the same call once more is content."""
+    for _ in range(2):
+        await on_loop.write_rows({"ada": Replacement(b"row", "", "0:8")}, {})
+    await on_loop.write_marks({3: Replacement(b"mark", "", "8")})
+
+    with pytest.raises(StateMoved, match=r"_applied:user_row is \"0:8\", not \"0:7\""):
+        await on_loop.write_rows({"bob": new(b"row"), "ada": Replacement(b"", "0:7", "0:9")}, {})
+    with pytest.raises(StateMoved, match="_applied:partition_mark"):
+        await on_loop.write_rows({"bob": new(b"row")}, {3: "7"})
+    with pytest.raises(StateMoved, match="_applied:partition_mark"):
+        await on_loop.write_marks({3: Replacement(b"old", "7", "9")})
+
+    assert await on_loop.read(["ada", "bob"], [3]) == ([b"row", None], [b"mark"])
+
+
+async def test_many_keys_are_read_in_several_calls(
+    rows: FeatureRows[str], on_loop: AsyncRows[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis serves nobody else during a script. Their order does not tell."""
+    monkeypatch.setattr(redis_store, "READ_AT_ONCE", 3)
+    users = [f"u{n}" for n in range(8)]
+    rows.write_rows({user: new(user.encode()) for user in users[::2]})
+    rows.write_marks({2: new(b"mark 2")})
+
+    expected = [None if n % 2 else b"u%d" % n for n in range(8)], [None, b"mark 2"]
+    assert rows.read_with_marks(users, [1, 2]) == expected
+    assert await on_loop.read(users, [1, 2]) == expected
+
+
+async def test_calls_of_many_tasks_at_once_do_not_mix(on_loop: AsyncRows[str]) -> None:
+    """Two lanes, the owner of items, what is trending, and the readiness check."""
+    users = [f"u{n}" for n in range(20)]
+    await on_loop.write_rows({user: new(user.encode()) for user in users}, {})
+
+    found = await asyncio.gather(*(on_loop.read([user], []) for user in users * 5))
+
+    assert [row for (row,), _ in found] == [user.encode() for user in users * 5]
+
+
 def test_two_projects_share_nothing(stack: Servers, rows: FeatureRows[str], tmp_path: Path) -> None:
     """Two shops on one Redis."""
     other = FeatureRows.open(stack.redis, tmp_path / "feast" / "registry.db", "other")
@@ -175,6 +238,15 @@ class OwnRedis:
         self.popen.send_signal(signal.SIGKILL)
         self.popen.wait()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It keeps its connections and answers nothing."""
+        self.popen.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.popen.send_signal(signal.SIGCONT)
+
 
 @pytest.fixture
 def redis(tmp_path: Path) -> Iterator[OwnRedis]:
@@ -205,6 +277,100 @@ def test_a_redis_that_stays_away_is_an_error_within_seconds(
         rows.write_rows({"ada": new(b"row")})
 
     assert time.monotonic() - began_s < 15
+
+
+@pytest.fixture
+async def own(
+    redis: OwnRedis, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[AsyncRows[str]]:
+    """Rows in the Redis of this test alone; its parameter is more of the connection string."""
+    address = f"127.0.0.1:{redis.port}{getattr(request, 'param', '')}"
+    rows = FeatureRows.open(address, tmp_path / "r" / "registry.db", "p")
+    own = AsyncRows(rows)
+    await own.write_rows({"ada": new(b"ada's"), "bob": new(b"bob's")}, {})
+    yield own
+    await own.aclose()
+    rows.close()
+
+
+async def test_the_event_loop_waits_for_a_redis_that_is_restarted(
+    redis: OwnRedis, own: AsyncRows[str]
+) -> None:
+    """With what was acknowledged, and without the scripts that it knew."""
+    redis.kill()
+    reading = asyncio.create_task(own.read(["ada"], []))
+    writing = asyncio.create_task(own.write_rows({"eve": new(b"eve's")}, {}))
+    await asyncio.sleep(0.3)
+    assert not reading.done() and not writing.done()
+    redis.start()
+
+    assert await reading == ([b"ada's"], [])
+    await writing
+    assert await own.read(["eve"], []) == ([b"eve's"], [])
+
+
+async def test_the_event_loop_gives_up_on_a_redis_that_stays_away(
+    redis: OwnRedis, own: AsyncRows[str]
+) -> None:
+    """As the blocking calls do."""
+    redis.kill()
+    began_s = time.monotonic()
+
+    with pytest.raises(StoreError):
+        await own.write_rows({"eve": new(b"eve's")}, {})
+
+    assert 1 < time.monotonic() - began_s < 15
+
+
+@pytest.mark.parametrize("own", [",socket_timeout=0.2"], indirect=True)
+async def test_a_redis_that_pauses_for_longer_than_a_call_may_take_is_asked_again(
+    redis: OwnRedis, own: AsyncRows[str]
+) -> None:
+    """The call that nobody waits for any more is executed too, and its repeat is content."""
+    with redis.paused():
+        writing = asyncio.create_task(own.write_rows({"eve": new(b"eve's")}, {}))
+        await asyncio.sleep(1)
+        assert not writing.done()
+
+    await writing
+    assert await own.read(["eve", "ada"], []) == ([b"eve's", b"ada's"], [])
+
+
+async def test_a_call_that_is_cancelled_leaves_its_answer_to_nobody(
+    redis: OwnRedis, own: AsyncRows[str]
+) -> None:
+    """The readiness check gives up after some seconds; the next call must not read its answer."""
+    with redis.paused():
+        reading = asyncio.create_task(own.read(["ada"], []))
+        await asyncio.sleep(0.1)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        following = asyncio.create_task(own.read(["bob"], []))
+        await asyncio.sleep(0.1)
+
+    assert await following == ([b"bob's"], [])
+    for delay_s in [n * 2e-5 for n in range(100)]:  # at every point of a call
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                assert await own.read(["ada"], []) == ([b"ada's"], [])
+        assert await own.read(["bob"], []) == ([b"bob's"], [])
+
+
+async def test_a_write_that_is_cut_short_is_not_continued_by_another(
+    redis: OwnRedis, own: AsyncRows[str]
+) -> None:
+    """Half a command lies in the connection: what follows there would be taken for its rest."""
+    with redis.paused():
+        large = {f"u{n}": new(bytes(4 << 20)) for n in range(8)}
+        writing = asyncio.create_task(own.write_rows(large, {}))
+        await asyncio.sleep(0.3)
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+
+    async with asyncio.timeout(3):
+        assert await own.read([*large, "ada"], []) == ([None] * 8 + [b"ada's"], [])
 
 
 @pytest.fixture

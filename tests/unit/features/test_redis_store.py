@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import SSLConnection
 
 from features.importing import import_feast
 from features.store import open_store
@@ -45,6 +46,29 @@ def test_a_partitions_redis_key_is_the_one_that_feast_computes(store: Any) -> No
         store.config.project, message, store.config.entity_key_serialization_version
     )
     assert _redis_keys(store.config, store.get_feature_view("partition_mark"), [7]) == [expected]
+
+
+@pytest.mark.parametrize("more", ["", ",ssl=true,ssl_ca_certs=ca.pem", ",socket_timeout=9"])
+async def test_both_clients_find_the_same_redis_and_have_the_same_patience(more: str) -> None:
+    """The worker's is on the event loop; `headrace verify`'s, of the same settings, blocks."""
+    from features.redis_store import RowOnlineStore, RowOnlineStoreConfig
+
+    address = f"redis.example:6380,username=headrace,password=hush,db=2{more}"
+    config = RowOnlineStoreConfig(connection_string=address)
+    store = RowOnlineStore()
+
+    blocking = store._get_client(config).connection_pool.make_connection()
+    on_loop = (await store._get_client_async(config)).connection_pool.make_connection()
+
+    names = ["host", "port", "db", "username", "password", "socket_timeout"]
+    names += ["socket_connect_timeout", "health_check_interval"]
+    for name in names:
+        assert getattr(on_loop, name) == getattr(blocking, name), name
+    assert on_loop.socket_timeout == (9 if "socket_timeout" in more else 5)
+    assert on_loop.retry.get_retries() == blocking.retry.get_retries() == 8
+    assert on_loop.retry._backoff == blocking.retry._backoff
+    assert getattr(on_loop, "ca_certs", None) == getattr(blocking, "ca_certs", None)
+    assert isinstance(on_loop, SSLConnection) == ("ssl" in more)
 
 
 def test_importing_feast_does_not_import_torch(tmp_path: Path) -> None:

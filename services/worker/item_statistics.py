@@ -11,7 +11,7 @@ from services.kafka.log_id import log_id
 from stream import topics
 from stream.item_statistics import ItemStatistics
 from stream.marks import OwnMarks
-from stream.trending import Trending
+from stream.trending import best_overall
 
 log = structlog.get_logger()
 
@@ -37,10 +37,10 @@ class ItemViews:
         rows, _ = await self._items.read(item_keys, [])
         return rows
 
-    async def read_trending(self) -> Trending:
-        """The lists of all partitions, merged."""
+    async def read_trending(self) -> list[int]:
+        """Item keys of what is trending on all partitions, best first."""
         lists, _ = await self._trending.read(range(topics.SIGNAL_PARTITIONS), [])
-        return Trending.merged(map(Trending.from_bytes, lists))
+        return best_overall(lists)
 
     def owner(
         self,
@@ -75,8 +75,7 @@ class TrendingFeed:
         """Read again and again; until the store answers, the last that was read is kept."""
         while True:
             try:
-                merged = await self._views.read_trending()
-                self._keys = [key for key, _ in merged.best(len(merged.overall))]
+                self._keys = await self._views.read_trending()
             except StoreError as error:
                 log.warning("trending_not_read", reason=f"{type(error).__name__}: {error}")
             await asyncio.sleep(REFRESH_EVERY_S)

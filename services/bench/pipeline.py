@@ -229,25 +229,33 @@ class Bench:
         return self._report
 
     def run(self) -> Report:
-        """Every load on the pipeline, saturation on the bare loop as well; then the soak."""
+        """Every load on the pipeline and on the bare loop; then the soak."""
         self._warm_up()
         self._warm_up_for_rates()
         for traffic in self._traffics:
-            meter = Meter(self._pids, self._metrics())
-            # The one right after the other: the machine's speed changes from minute to minute.
-            with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
-                top = self._saturate(PIPELINE, load, traffic, meter)
-            with self._bare_loop() as pid, self._load(BARE_PREFIX, traffic, GATHERING_MS) as load:
-                servers = {n: self._pids[n] for n in ("kafka", "redis", "triton")}
-                self._saturate(BARE_LOOP, load, traffic, Meter({BARE_LOOP: pid, **servers}))
-            with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
-                self._at(SUSTAINED * top.events_per_s, load, traffic, meter)
-            with self._load(self._settings.prefix, traffic, AT_ONCE_MS) as load:
-                for rate in self._asked.rates:
-                    self._at(rate, load, traffic, meter)
+            with self._bare_loop() as pid:
+                self._side_by_side(traffic, pid)
         if self._asked.soak_minutes:
             self._soak(self._traffics[0])
         return self._report
+
+    def _side_by_side(self, traffic: Traffic, bare_loop: int) -> None:
+        # The one right after the other: the machine's speed changes from minute to minute.
+        servers = {name: self._pids[name] for name in ("kafka", "redis", "triton")}
+        both = {
+            PIPELINE: (self._settings.prefix, Meter(self._pids, self._metrics())),
+            BARE_LOOP: (BARE_PREFIX, Meter({BARE_LOOP: bare_loop, **servers})),
+        }
+        top: dict[str, float] = {}
+        for way, (prefix, meter) in both.items():
+            with self._load(prefix, traffic, GATHERING_MS) as load:
+                top[way] = self._saturate(way, load, traffic, meter).events_per_s
+        with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
+            self._at(SUSTAINED * top[PIPELINE], PIPELINE, load, traffic, both[PIPELINE][1])
+        for rate in self._asked.rates:
+            for way, (prefix, meter) in both.items():
+                with self._load(prefix, traffic, AT_ONCE_MS) as load:
+                    self._at(rate, way, load, traffic, meter)
 
     def _log_bytes(self, topic: str) -> int:
         """What a topic takes in Kafka's log, compressed as it is."""
@@ -287,15 +295,13 @@ class Bench:
         self._report.figures.append(figure)
         return figure
 
-    def _at(self, rate: float, load: Load, traffic: Traffic, meter: Meter) -> None:
-        self._say(f"{PIPELINE}, {traffic.name}: {rate:,.0f} events/s")
+    def _at(self, rate: float, way: str, load: Load, traffic: Traffic, meter: Meter) -> None:
+        self._say(f"{way}, {traffic.name}: {rate:,.0f} events/s")
         load.by_schedule(rate, min(WARM_UP_S, self._asked.seconds))
         before = meter.read()
         answers = load.by_schedule(rate, self._asked.seconds)
         used = meter.read().since(before)
-        self._report.figures.append(
-            _figure(PIPELINE, traffic, rate, answers, used, meter.memory_mb())
-        )
+        self._report.figures.append(_figure(way, traffic, rate, answers, used, meter.memory_mb()))
 
     def _soak(self, traffic: Traffic) -> None:
         top = next(figure for figure in self._report.figures if figure.rate is None)

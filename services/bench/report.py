@@ -10,6 +10,8 @@ from rich.table import Table
 
 from services.bench.pipeline import BARE_LOOP, PIPELINE, Figure, Report
 
+_LINES = ((PIPELINE, 99, "o-"), (PIPELINE, 50, "o--"), (BARE_LOOP, 99, "x:"))
+
 
 def show(report: Report, console: Console) -> None:
     """Print every table of *report*."""
@@ -58,15 +60,14 @@ def plot(report: Report, file: Path) -> None:
 
     drawing = Drawing(figsize=(13, 4.5), layout="constrained")
     latency, cpu, memory = drawing.subplots(1, 3)
-    for traffic in dict.fromkeys(one.traffic for one in report.figures):
-        some = [one for one in report.figures if one.traffic == traffic and one.rate]
-        rated = sorted(some, key=lambda one: one.rate or 0.0)
-        rates = [one.rate for one in rated]
-        (line,) = latency.plot(rates, [one.p99_ms for one in rated], "o-", label=f"{traffic} p99")
-        p50_ms = [one.p50_ms for one in rated]
-        latency.plot(rates, p50_ms, "o--", color=line.get_color(), label=f"{traffic} p50")
+    for number, traffic in enumerate(dict.fromkeys(one.traffic for one in report.figures)):
+        for way, percent, style in _LINES:
+            rated = [one for one in report.figures if (one.way, one.traffic) == (way, traffic)]
+            points = sorted((one.rate, getattr(one, f"p{percent}_ms")) for one in rated if one.rate)
+            label = f"{way} {traffic} p{percent}"
+            latency.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label)
     latency.set(xscale="log", yscale="log", xlabel="events/s", title="Event to result, ms")
-    latency.legend()
+    latency.legend(fontsize="x-small")
     at_most = [one for one in report.figures if one.rate is None]
     labels = [f"{one.way}\n{one.traffic}".replace(" ", "\n") for one in at_most]
     heights = [0.0] * len(at_most)

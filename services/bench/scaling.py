@@ -11,7 +11,7 @@ from rich.table import Table
 from services.bench.pipeline import Asked, Figure
 
 STEPS: Mapping[str, Sequence[int]] = {
-    "workers": (1, 2, 4),
+    "workers": (1, 2, 3, 4),
     "users": (1_000, 20_000, 100_000, 1_000_000),
     "items": (500, 12_000, 100_000, 1_000_000),
     "history": (5, 50, 128),

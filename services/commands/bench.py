@@ -26,6 +26,8 @@ CATALOGUES = (1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 32, 256)
 NOBODY = "127.0.0.1:1"  # an address where nothing listens
 
+WIDTH = 160  # of a table in a file
+
 
 class PipelineByDefault(click.Group):
     """``headrace bench --json FILE`` is ``headrace bench pipeline --json FILE``."""
@@ -83,7 +85,7 @@ def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **aske
         settings = connect(WorkerSettings, data_dir=Path(scratch))
         with console.status("Starting") as status:
             report = asyncio.run(measured(chosen, settings, status.update, Bench.run))
-    reports.show(report, Console())
+    reports.show(report, _console())
     if json_file:
         reports.write_json(report, json_file)
     if plot_file:
@@ -125,7 +127,7 @@ def scaling(
                 say = partial(_say, status, f"{value:,} {grown}")
                 report = asyncio.run(measured(asked, settings, say, Bench.at_most))
             points.append(growing.Point(grown, value, report.figures[0], report.bytes_each))
-    Console().print(growing.table(points))
+    _console().print(growing.table(points))
     if json_file:
         growing.write_json(points, json_file)
     if plot_file:
@@ -169,7 +171,7 @@ def serving(
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         figures = asyncio.run(_with_triton(asked, Path(scratch), console))
-    Console().print(_table(figures))
+    _console().print(_table(figures))
     if json_file:
         json_file.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
 
@@ -209,3 +211,9 @@ def _table(figures: "Sequence[Figure]") -> Table:
                 end_section=number == len(size) - 1,
             )
     return table
+
+
+def _console() -> Console:
+    """As wide as the terminal, or as the widest table where the output goes elsewhere."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)

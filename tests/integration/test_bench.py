@@ -43,9 +43,10 @@ def test_the_pipeline_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     report = json.loads(figures_file.read_text())
-    at_most, bare, sustained, by_schedule = report["figures"]
+    at_most, bare, sustained, by_schedule, bare_by_schedule = report["figures"]
     assert [at_most["way"], bare["way"]] == ["pipeline", "bare loop"]
     assert by_schedule["rate"] == 50 < sustained["rate"] < at_most["events_per_s"]
+    assert (bare_by_schedule["way"], bare_by_schedule["rate"]) == ("bare loop", 50)
     assert all(figure["unanswered"] == 0 for figure in report["figures"])
     assert all(0 < figure["p50_ms"] <= figure["p99_ms"] for figure in report["figures"])
     assert {"kafka", "redis", "triton", "worker-1", "generator"} <= at_most["cpu_us"].keys()

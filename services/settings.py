@@ -127,6 +127,12 @@ class WorkerSettings(Settings):
     worker_session_timeout_s: float = Field(
         10.0, ge=1, le=300, description="A worker silent for so long loses its partitions."
     )
+    worker_stop_timeout_s: float = Field(
+        20.0,
+        gt=0,
+        le=600,
+        description="A worker that takes longer to stop, because Kafka does not answer, just ends.",
+    )
     slate_size: int = Field(20, ge=1, le=200, description="Items in a slate (k).")
     hide_bought: bool = Field(
         True, description="Leave out what the user has bought; a grocer would not."

@@ -2,10 +2,14 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+
+import faust
+import structlog
 
 from services.health import Check, Health
 from services.kafka.follow import Follower
@@ -15,11 +19,13 @@ from services.worker.credentials import faust_credentials
 from services.worker.item_statistics import BATCH, WRITE_EVERY_S
 from stream import topics
 from stream.agents import add_keep_items, add_refresh_slates, new_app
-from stream.consume import Handle
+from stream.consume import Handle, MicroBatches
 from stream.item_statistics import ItemStatistics
 from stream.marks import take_over
 from stream.pipeline import Pipeline
 from stream.topics import with_prefix
+
+log = structlog.get_logger()
 
 GC_THRESHOLD = 10_000  # objects: a micro-batch makes as many, and they die with it
 
@@ -99,11 +105,34 @@ async def consume(
                 await asyncio.wait_for(stopping.wait(), timeout=0.2)
     finally:
         asking.cancel()
-        if not app.crashed:
-            await asyncio.gather(batches.settle(), items.settle())
-        await app.stop()
+        await _stop_in_time(app, (batches, items), settings.worker_stop_timeout_s)
     # Faust calls it a crash if our end, or a rebalance, cuts a fetch short.
     cut_short = isinstance(app.crash_reason, asyncio.CancelledError)
     if app.crashed and not (cut_short and stopping.is_set()):
         reason = None if cut_short else app.crash_reason
         raise reason or RuntimeError("the Faust app crashed")
+
+
+async def _stop_in_time(app: faust.App, batches: Sequence[MicroBatches], within_s: float) -> None:
+    """
+    Stop *app*, or the process if that takes too long: nothing is lost, some of it is repeated.
+
+    aiokafka may wait for ever for a coordinator once Kafka has died under it, its thread with it.
+    """
+    stopping = asyncio.create_task(_stop(app, batches))
+    done, _ = await asyncio.wait({stopping}, timeout=within_s)
+    if not done:
+        reason = f"the Kafka consumer has not stopped within {within_s:g} s"
+        log.error("ended_at_once", reason=reason, failed_before=_in_words(app.crash_reason))
+        os._exit(1)  # a normal end would wait for that thread
+    await stopping
+
+
+async def _stop(app: faust.App, batches: Sequence[MicroBatches]) -> None:
+    if not app.crashed:
+        await asyncio.gather(*(one.settle() for one in batches))
+    await app.stop()
+
+
+def _in_words(failure: BaseException | None) -> str | None:
+    return None if failure is None else f"{type(failure).__name__}: {failure}"

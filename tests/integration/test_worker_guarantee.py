@@ -18,8 +18,9 @@ from services.settings import Settings
 from services.states import project
 from stream import topics
 from tests.builders import event_json
+from tests.chaos.stack import paused
 from tests.integration.ledger import Ledger, repeats
-from tests.integration.support import Processes, Running, eventually
+from tests.integration.support import Processes, Running, Servers, eventually
 
 USERS = 40
 
@@ -114,6 +115,25 @@ async def test_sigterm_loses_nothing_and_repeats_fewer_than_ten(
 
     ledger.assert_exact()
     assert repeats(ledger.slates()) < 10
+
+
+async def test_a_worker_told_to_stop_while_kafka_is_silent_ends_in_time_and_loses_nothing(
+    stack: Servers, environment: dict[str, str], process: Processes
+) -> None:
+    """Its last commit has no answer; whoever waits for its end must not wait with it."""
+    ledger = Ledger(environment)
+    worker = process("worker", worker_stop_timeout_s=1, worker_session_timeout_s=2).wait_ready()
+    with load(ledger, events=800, rate=200):
+        await asyncio.sleep(1.5)
+        with paused(stack.part("kafka")["pid"]):
+            code = worker.terminate(timeout_s=5)
+        process("worker").wait_ready()
+
+    await eventually(ledger.settled, timeout_s=60)
+
+    assert code == 1
+    assert "the Kafka consumer has not stopped within 1 s" in worker.output
+    ledger.assert_exact()
 
 
 async def test_a_worker_joins_and_leaves_under_load(

@@ -7,8 +7,8 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
-import faust
 import structlog
 
 from services.health import Check, Health
@@ -113,7 +113,7 @@ async def consume(
         raise reason or RuntimeError("the Faust app crashed")
 
 
-async def _stop_in_time(app: faust.App, batches: Sequence[MicroBatches], within_s: float) -> None:
+async def _stop_in_time(app: Any, batches: Sequence[MicroBatches], within_s: float) -> None:
     """
     Stop *app*, or the process if that takes too long: nothing is lost, some of it is repeated.
 
@@ -128,7 +128,7 @@ async def _stop_in_time(app: faust.App, batches: Sequence[MicroBatches], within_
     await stopping
 
 
-async def _stop(app: faust.App, batches: Sequence[MicroBatches]) -> None:
+async def _stop(app: Any, batches: Sequence[MicroBatches]) -> None:
     if not app.crashed:
         await asyncio.gather(*(one.settle() for one in batches))
     await app.stop()

@@ -99,7 +99,8 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         ranker = build_tiny_version(directory / "ranker", ITEM_IDS)
         first = deployment.deploy(ranker, serving, say=lambda line: None)
         process = Processes(directory, environment)
-        process("worker", worker_instance_id="w1").wait_ready()
+        # What is late only because other tests are at work is no fault of a version.
+        process("worker", worker_instance_id="w1", triton_deadline_ms=5000).wait_ready()
         yield Shop(ledger, serving, process, directory, first)
         process.end()
 

@@ -51,7 +51,7 @@ def write_json(report: Report, file: Path) -> None:
 
 def plot(report: Report, file: Path) -> None:
     """
-    Draw latency over rate, CPU time by process, and the soak's memory.
+    Draw latency over rate, CPU time by process, and the soak's memory if there was a soak.
 
     Args:
         file: PNG, SVG or PDF, by its ending.
@@ -59,13 +59,14 @@ def plot(report: Report, file: Path) -> None:
     from matplotlib.figure import Figure as Drawing
 
     drawing = Drawing(figsize=(13, 4.5), layout="constrained")
-    latency, cpu, memory = drawing.subplots(1, 3)
+    latency, cpu, *others = drawing.subplots(1, 3 if report.soak else 2)
     for number, traffic in enumerate(dict.fromkeys(one.traffic for one in report.figures)):
         for way, percent, style in _LINES:
             rated = [one for one in report.figures if (one.way, one.traffic) == (way, traffic)]
             points = sorted((one.rate, getattr(one, f"p{percent}_ms")) for one in rated if one.rate)
             label = f"{way} {traffic} p{percent}"
-            latency.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label)
+            if points:
+                latency.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label)
     latency.set(xscale="log", yscale="log", xlabel="events/s", title="Event to result, ms")
     latency.legend(fontsize="x-small")
     at_most = [one for one in report.figures if one.rate is None]
@@ -78,11 +79,11 @@ def plot(report: Report, file: Path) -> None:
     cpu.set(title="CPU µs per event at saturation")
     cpu.tick_params(axis="x", labelsize="small")
     cpu.legend()
-    for name in report.soak[0].memory_mb if report.soak else ():
+    for memory in others:
         minutes = [one.seconds / 60 for one in report.soak]
-        memory.plot(minutes, [one.memory_mb[name] for one in report.soak], label=name)
-    memory.set(title="Memory, MB", xlabel="minutes at 80 % of saturation", ylim=(0, None))
-    if report.soak:
+        for name in report.soak[0].memory_mb:
+            memory.plot(minutes, [one.memory_mb[name] for one in report.soak], label=name)
+        memory.set(title="Memory, MB", xlabel="minutes at 80 % of saturation", ylim=(0, None))
         memory.legend()
     drawing.suptitle(str(report.machine))
     drawing.savefig(file)

@@ -36,8 +36,21 @@ ENTRY = np.dtype(
 )
 Entries = NDArray[np.void]
 Entry = tuple[int, int, int, int, float, int, int, int]
-# The same, field by field: of a few entries, `struct` reads and writes a field many times as fast.
-PACKED_ENTRY = struct.Struct("<qqQqfiIB")
+
+
+def entry_struct(*names: str) -> struct.Struct:
+    """
+    Those fields of one packed `ENTRY`, in their order there; it steps over the others.
+
+    Of a few entries, `struct` reads and writes a field many times as fast as numpy.
+    """
+    fields = [(name, ENTRY[name]) for name in ENTRY.names or ()]
+    codes = [_CODES[one.str] if name in names else f"{one.itemsize}x" for name, one in fields]
+    return struct.Struct("<" + "".join(codes))
+
+
+_CODES = {"<i8": "q", "<u8": "Q", "<i4": "i", "<u4": "I", "<f4": "f", "|u1": "B"}
+
 
 # Which list an event goes to, and how much each list holds.
 # Searches are apart from interactions: the newest 128 actions on items are then always there,
@@ -73,10 +86,11 @@ class UnknownRowFormat(Exception):
     """A row that this version cannot read. Upgrade the worker, or rebuild the state."""
 
 
-_ORDER = struct.Struct("<qq")  # how an entry begins: event time, offset
+_PACKED_ENTRY = entry_struct(*ENTRY.names or ())
+_ORDER = entry_struct("timestamp_ms", "offset")
 _KEY = struct.Struct("<Q")  # an event key, as it lies in an entry
-_KEY_AT = _ORDER.size
-_BOUGHT = struct.Struct("<24xq12xB")  # item key and event type of an entry
+_KEY_AT = dict(ENTRY.fields or {})["event_key"][1]
+_BOUGHT = entry_struct("item_key", "event_type")
 _PURCHASE = int(EventType.PURCHASE)
 # One record's outcome as the row remembers it until the partition's mark has passed it.
 _TALLY = struct.Struct("<qB")  # offset, outcome
@@ -132,8 +146,12 @@ class UserRow:
 
     @property
     def lists(self) -> Mapping[str, Entries]:
-        """Name of the list to its entries ``(n,)``, oldest first, to read many of at once."""
-        return {name: np.frombuffer(entries, ENTRY) for name, entries in self.packed.items()}
+        """Name of the list to its `entries`."""
+        return {name: self.entries(name) for name in self.packed}
+
+    def entries(self, name: str) -> Entries:
+        """The list *name* ``(n,)``, oldest first, to read many of at once."""
+        return np.frombuffer(self.packed[name], ENTRY)
 
     @property
     def applied(self) -> str:
@@ -285,7 +303,7 @@ def _insert(entries: bytes, entry: Entry) -> bytes:
     at = len(entries)
     while at and _ORDER.unpack_from(entries, at - ENTRY.itemsize) > entry[:2]:
         at -= ENTRY.itemsize
-    return b"".join((entries[:at], PACKED_ENTRY.pack(*entry), entries[at:]))
+    return b"".join((entries[:at], _PACKED_ENTRY.pack(*entry), entries[at:]))
 
 
 def entry_of(event: Event, offset: int) -> Entry:

@@ -37,7 +37,8 @@ _SOURCE = struct.Struct("<iq")
 @cache
 def _head(sources: int, counts: int) -> struct.Struct:
     """The header with so many sources and counts, packed in one call: rows are packed often."""
-    return struct.Struct(_HEADER.format + "iq" * sources + "B4d" * counts)
+    fields = [_SOURCE.format[1:]] * sources + [_COUNT.format[1:]] * counts  # without their "<"
+    return struct.Struct(_HEADER.format + "".join(fields))
 
 
 # The fields of `stream.signals.DELTA`.

@@ -11,7 +11,6 @@ in one record, and because deltas of several events are never merged: a repeat m
 elsewhere.
 """
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from stream import topics
 from stream.event_types import EventType
 from stream.events import Event
-from stream.history import ENTRY, Entries, UserRow
+from stream.history import Entries, UserRow, entry_struct
 from stream.keys import NO_ORDER, item_key, order_key
 from stream.records import Outgoing
 
@@ -117,7 +116,7 @@ def signals_of(row: UserRow, event: Event, *, partition: int, offset: int) -> li
         )
     order = order_key(event.order_id) if event.order_id else NO_ORDER
     if event.kind == EventType.PURCHASE and order != NO_ORDER:
-        lines, standing = _lines(np.frombuffer(row.packed["purchases"], ENTRY), order)
+        lines, standing = _lines(row.entries("purchases"), order)
         if len(lines) < ORDER_LINES:
             for other in standing["item_key"].tolist():
                 changes += _pair(key, other, 1.0, at_ms)
@@ -165,7 +164,7 @@ def newest_visits(row: UserRow, until_ms: int = _FOREVER) -> list[tuple[int, int
     return found
 
 
-_VISIT = struct.Struct("<qq8xq12xB")  # of an entry: event time, offset, item key, event type
+_VISIT = entry_struct("timestamp_ms", "offset", "item_key", "event_type")
 
 
 def _lines(purchases: Entries, order: int) -> tuple[Entries, Entries]:
@@ -188,7 +187,7 @@ def _pair(key: int, other: int, weight: float, at_ms: int) -> Iterator[_Change]:
 def _taken_back(row: UserRow, undo: EventType, key: int, order: int) -> Iterator[_Change]:
     """What the action that *undo* takes back has said, negated, at the times when it was said."""
     does, name = UNDOES[undo]
-    entries = np.frombuffer(row.packed[name], ENTRY)
+    entries = row.entries(name)
     standing = _standing(entries[entries["item_key"] == key], does, undo)
     named = _named_order(undo, order)
     of_order = standing[(standing["order_key"] == named) | (named == NO_ORDER)]

@@ -136,15 +136,20 @@ def compose(
     model: ModelVersion | None,
 ) -> Recommendation:
     """The slate that *considered* make: those that may be shown, in their order."""
-    shown = [one for one in considered if not one.hidden and one.item_id is not None]
-    item_ids = [one.item_id for one in shown if one.item_id is not None]
-    items = [
-        RecommendedItem(item_id, rank, one.score, (one.source,))
-        for rank, (item_id, one) in enumerate(zip(item_ids, shown, strict=True), start=1)
+    shown = [
+        (one.item_id, one.score, one.source)
+        for one in considered
+        if one.item_id is not None and not one.hidden
     ]
-    strategy = _strategy({one.source for one in shown})
+    items = [
+        RecommendedItem(item_id, rank, score, (source,))
+        for rank, (item_id, score, source) in enumerate(shown, start=1)
+    ]
+    strategy = _strategy({source for _, _, source in shown})
     return Recommendation(
-        recommendation_id=recommendation_id(user_id, surface, state, item_ids),
+        recommendation_id=recommendation_id(
+            user_id, surface, state, [item_id for item_id, _, _ in shown]
+        ),
         user_id=user_id,
         surface=surface,
         k=k,

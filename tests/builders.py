@@ -10,6 +10,7 @@ from stream.events import Event, parse_event
 from stream.items import Item
 from stream.keys import partition_of
 from stream.records import Record
+from stream.state import Replacement
 from stream.topics import EVENT_PARTITIONS
 
 T0_MS = 1_470_052_800_000  # 2016-08-01T12:00:00Z
@@ -51,3 +52,8 @@ def a_record(offset: int, *, value: bytes | None = None, **fields: Any) -> Recor
 def an_item(item_id: str = "hat", **fields: Any) -> Item:
     """A catalogue item."""
     return Item(item_id=item_id, title=f"The {item_id}", **fields)
+
+
+def new(value: bytes) -> Replacement:
+    """The first value of a key."""
+    return Replacement(value, expected="", applied="0:7")

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.connection import connect
+from services.display.wide_console import wide_console
 from services.settings import WorkerSettings
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 CATALOGUES = (1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 32, 256)
 NOBODY = "127.0.0.1:1"  # an address where nothing listens
-
-WIDTH = 160  # of a table in a file
 
 
 class PipelineByDefault(click.Group):
@@ -85,7 +84,7 @@ def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **aske
         settings = connect(WorkerSettings, data_dir=Path(scratch))
         with console.status("Starting") as status:
             report = asyncio.run(measured(chosen, settings, status.update, Bench.run))
-    reports.show(report, _console())
+    reports.show(report, wide_console())
     if json_file:
         reports.write_json(report, json_file)
     if plot_file:
@@ -127,7 +126,7 @@ def scaling(
                 say = partial(_say, status, f"{value:,} {grown}")
                 report = asyncio.run(measured(asked, settings, say, Bench.at_most))
             points.append(growing.Point(grown, value, report.figures[0], report.bytes_each))
-    _console().print(growing.table(points))
+    wide_console().print(growing.table(points))
     if json_file:
         growing.write_json(points, json_file)
     if plot_file:
@@ -171,7 +170,7 @@ def serving(
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         figures = asyncio.run(_with_triton(asked, Path(scratch), console))
-    _console().print(_table(figures))
+    wide_console().print(_table(figures))
     if json_file:
         json_file.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
 
@@ -211,9 +210,3 @@ def _table(figures: "Sequence[Figure]") -> Table:
                 end_section=number == len(size) - 1,
             )
     return table
-
-
-def _console() -> Console:
-    """As wide as the terminal, or as the widest table where the output goes elsewhere."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)

@@ -13,6 +13,7 @@ from services.commands.holdout import Holdout
 from services.commands.parameters import MAP, MAP_ITEM, Moment
 from services.connection import connect
 from services.display.progress import reported
+from services.display.wide_console import wide_console
 from services.errors import CommandFailed
 from services.logs.catalogue_log import FIELDS
 from services.logs.columns import column_of, parse_mapping
@@ -35,7 +36,6 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 PLOTS = (".png", ".svg", ".pdf")
-WIDTH = 160  # columns of tables where no terminal says how wide it is
 
 Since = tuple[float | None, int | None]  # a share of the time range, or epoch ms
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -328,9 +328,8 @@ def finish(outcome: "Outcome", json_file: Path | None, plot_file: Path | None) -
     """Print the tables, and write the files asked for."""
     from services.evaluation import report
 
-    console = Console()
     if json_file is not None:
         report.write_json(outcome, json_file)
     if plot_file is not None:
         report.plot(outcome, plot_file)
-    report.show(outcome, console if console.is_terminal else Console(width=WIDTH))
+    report.show(outcome, wide_console())

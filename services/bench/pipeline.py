@@ -37,7 +37,8 @@ WINDOW = 2048  # unanswered events at saturation: eight micro-batches
 SUSTAINED = 0.8  # of saturation
 AT_ONCE_MS, GATHERING_MS = 0, 5  # what a storefront waits for more events to send
 ACTIONS = 500_000  # drawn; they repeat
-WARM_UP_S = 2.0  # before each figure
+WARM_UP_S = 2.0  # before each figure at a fixed rate
+SATURATED_WARM_UP_S = 10.0  # Kafka compiles anew for a consumer of other habits
 FIRST_WARM_UP_S = 10.0  # the ranker's kernels, and Kafka's machine code for large requests
 SMALL_WARM_UP_S = 30.0  # and for small ones, of which it needs some 10,000
 SMALL_WARM_UP_RATE = 300.0  # events/s
@@ -57,7 +58,7 @@ class Asked:
     history: int = 50
     dim: int = 64
     workers: int = 1
-    batch: int = 256  # events in a micro-batch, at most
+    batch: int = 384  # events in a micro-batch, at most
     rates: Sequence[float] = (50, 100, 500, 1000)
     seconds: float = 15.0  # of each figure
     exponents: Sequence[float] = (0.0, 1.1)  # of Zipf's law over users; 0 is uniform
@@ -286,7 +287,7 @@ class Bench:
                 log = "worker-1" if way == PIPELINE else "bare-loop"
                 line = last_line(self._settings.data_dir / "logs" / f"{log}.log")
                 raise CommandFailed(f"the {way} gave no slate. Its last line: {line}")
-        load.saturating(WINDOW, min(WARM_UP_S, self._asked.seconds))
+        load.saturating(WINDOW, min(SATURATED_WARM_UP_S, self._asked.seconds))
         before = meter.read()
         answers = load.saturating(WINDOW, self._asked.seconds)
         used = meter.read().since(before)

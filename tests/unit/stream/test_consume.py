@@ -162,7 +162,7 @@ async def test_a_partition_with_two_batches_waiting_is_not_fetched_from() -> Non
 
 async def test_few_records_make_one_batch_of_all_partitions() -> None:
     """Two batches of one record each cost nearly twice what one of two records does."""
-    async with Worker(batch_size=32, lanes=2) as worker:
+    async with Worker(batch_size=48, lanes=2) as worker:
         worker.stream.put(0, [0])
         await turn()
         worker.stream.put(1, [0])
@@ -178,7 +178,7 @@ async def test_few_records_make_one_batch_of_all_partitions() -> None:
 
 async def test_what_is_at_work_for_all_lanes_is_not_taken_again_by_its_own() -> None:
     """A partition's records are handled in their order, also when many come after a few."""
-    async with Worker(batch_size=32, lanes=2) as worker:
+    async with Worker(batch_size=48, lanes=2) as worker:
         worker.stream.put(0, [0])
         worker.stream.put(1, [0])
         await turn()

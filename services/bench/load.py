@@ -146,11 +146,15 @@ class Load:
         self._unanswered = 0
         self._answers = Answers()
 
-    def by_schedule(self, rate: float, seconds: float) -> Answers:
+    def by_schedule(self, rate: float, seconds: float, *, to_the_last: bool = True) -> Answers:
         """
-        Send *rate* events a second whatever becomes of them, and wait for their slates.
+        Send *rate* events a second whatever becomes of them.
 
         An event's time begins when it is due, so that waiting to be sent counts as well.
+
+        Args:
+            to_the_last: Wait for the slates of all of them. If not, what is still unanswered
+                counts among the answers of whatever is asked next.
         """
         answers = self._begin()
         total, began_s = round(rate * seconds), time.perf_counter()
@@ -163,7 +167,8 @@ class Load:
             next_s = began_s + sent / rate - time.perf_counter()
             self._receive(max(TICK_S, next_s))
         answers.seconds = time.perf_counter() - began_s
-        self._drain()
+        if to_the_last:
+            self._drain()
         return answers
 
     def saturating(self, window: int, seconds: float) -> Answers:

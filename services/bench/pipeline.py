@@ -98,9 +98,11 @@ class Figure:
 
 @dataclass(frozen=True)
 class Moment:
-    """The memory of each process during a soak."""
+    """Five seconds of a soak, and the memory of each process at their end."""
 
-    seconds: float
+    seconds: float  # since it began
+    events_per_s: float  # answered
+    p99_ms: float
     memory_mb: Mapping[str, float]
 
 
@@ -311,10 +313,18 @@ class Bench:
         began_s = time.monotonic()
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
             while (passed_s := time.monotonic() - began_s) < self._asked.soak_minutes * 60:
-                self._report.soak.append(Moment(passed_s, meter.memory_mb()))
                 self._say(f"Soak at {rate:,.0f} events/s: {passed_s / 60:.1f} min")
-                load.by_schedule(rate, SOAK_EVERY_S)
-        self._report.soak.append(Moment(time.monotonic() - began_s, meter.memory_mb()))
+                # The next five seconds wait for no slate of these: it is one schedule.
+                answers = load.by_schedule(rate, SOAK_EVERY_S, to_the_last=False)
+                self._report.soak.append(
+                    Moment(
+                        time.monotonic() - began_s,
+                        answers.events / answers.seconds,
+                        answers.percentile_ms(99),
+                        meter.memory_mb(),
+                    )
+                )
+            load.settle()
 
     @contextmanager
     def _load(self, prefix: str, traffic: Traffic, linger_ms: int) -> Iterator[Load]:

@@ -4,11 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean, median
 
 from rich.console import Console
 from rich.table import Table
 
-from services.bench.pipeline import BARE_LOOP, PIPELINE, Figure, Report
+from services.bench.pipeline import BARE_LOOP, PIPELINE, Figure, Moment, Report
 
 _LINES = ((PIPELINE, 99, "o-"), (PIPELINE, 50, "o--"), (BARE_LOOP, 99, "x:"))
 
@@ -28,9 +29,18 @@ def show(report: Report, console: Console) -> None:
     console.print(_by_process("Stages, µs per event", report.figures, "stage_us"))
     console.print(_by_process("Memory, MB", report.figures, "memory_mb", total=True))
     if report.soak:
-        first, last = report.soak[len(report.soak) // 10], report.soak[-1]
-        for name, mb in last.memory_mb.items():
-            console.print(f"soak: {name} {first.memory_mb[name]:.0f} → {mb:.0f} MB")
+        _show_soak(report.soak, console)
+
+
+def _show_soak(moments: Sequence[Moment], console: Console) -> None:
+    rates, p99s_ms = [one.events_per_s for one in moments], [one.p99_ms for one in moments]
+    console.print(
+        f"soak: {mean(rates):,.0f} events/s answered; p99 of five seconds: "
+        f"median {median(p99s_ms):,.0f} ms, worst {max(p99s_ms):,.0f} ms"
+    )
+    first, last = moments[len(moments) // 10], moments[-1]
+    for name, mb in last.memory_mb.items():
+        console.print(f"soak: {name} {first.memory_mb[name]:.0f} → {mb:.0f} MB")
 
 
 def ratios(figures: Sequence[Figure]) -> dict[str, float]:

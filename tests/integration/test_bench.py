@@ -37,7 +37,8 @@ def test_the_pipeline_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
     figures_file, plot_file = tmp_path / "figures.json", tmp_path / "figures.png"
 
     done = subprocess.run(
-        [HEADRACE, "bench", "--quick", "--json", figures_file, "--plot", plot_file],
+        [HEADRACE, "bench", "--quick", "--soak", "0.1",
+         "--json", figures_file, "--plot", plot_file],
         env=fresh(), capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
 
@@ -52,6 +53,8 @@ def test_the_pipeline_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
     assert {"kafka", "redis", "triton", "worker-1", "generator"} <= at_most["cpu_us"].keys()
     assert at_most["stage_us"]["rank"] > 0
     assert report["ratios"]["uniform"] > 0
+    assert [round(moment["seconds"]) for moment in report["soak"]] == [5, 10]
+    assert all(moment["events_per_s"] > 0 for moment in report["soak"])
     assert plot_file.stat().st_size > 0
 
 

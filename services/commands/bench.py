@@ -3,7 +3,7 @@
 import asyncio
 import json
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,8 @@ def bench() -> None:
 )  # fmt: skip
 @click.option("--soak", "soak_minutes", type=click.FloatRange(0), default=0.0,
               help="Minutes at 80 % of saturation, for the memory of each process.")  # fmt: skip
-@click.option("--quick", is_flag=True, help="Few users and items, seconds in all: does it work?")
+@click.option("--quick", is_flag=True,
+              help="Few users and items, a second for each figure: does it work?")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--plot", "plot_file", type=click.Path(dir_okay=False, path_type=Path))
 def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **asked: Any) -> None:
@@ -79,7 +80,7 @@ def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **aske
     from services.bench.pipeline import QUICK, Asked, Bench, measured
 
     console = Console(stderr=True)
-    chosen = QUICK if quick else Asked(**asked)
+    chosen = replace(QUICK, soak_minutes=asked["soak_minutes"]) if quick else Asked(**asked)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         settings = connect(WorkerSettings, data_dir=Path(scratch))
         with console.status("Starting") as status:

@@ -42,6 +42,20 @@ def test_every_traced_slate_is_replayed_byte_for_byte() -> None:
     assert report.counts["slates compared"] == len(traces) == 40
 
 
+def test_a_slate_that_a_crash_made_twice_is_compared_with_both() -> None:
+    """The same id, as it is the same slate of the same state; made at another moment."""
+    traces, slates = published()
+    later = [
+        [one._replace(value=(one.value or b"").replace(b'"generated_at":"2', b'"generated_at":"3'))]
+        for one in (traces[7], slates[7])
+    ]
+
+    report = check(traces + later[0], slates + later[1])
+
+    assert report.differences == []
+    assert report.counts["slates compared"] == 41
+
+
 def test_a_slate_of_other_bytes_is_found() -> None:
     """One score in its last digit, say."""
     traces, slates = published()

@@ -33,7 +33,8 @@ from stream.topics import with_prefix
 
 PIPELINE, BARE_LOOP = "pipeline", "bare loop"
 BARE_PREFIX = "bare-"
-WINDOW = 2048  # unanswered events at saturation: eight micro-batches
+WINDOW = 2048  # unanswered events at saturation: more than the two micro-batches at work
+SHIPPED_BATCH: int = WorkerSettings.model_fields["batch_size"].default
 SUSTAINED = 0.8  # of saturation
 AT_ONCE_MS, GATHERING_MS = 0, 5  # what a storefront waits for more events to send
 ACTIONS = 500_000  # drawn; they repeat
@@ -58,7 +59,7 @@ class Asked:
     history: int = 50
     dim: int = 64
     workers: int = 1
-    batch: int = 384  # events in a micro-batch, at most
+    batch: int = SHIPPED_BATCH  # events in a micro-batch, at most
     rates: Sequence[float] = (50, 100, 500, 1000)
     seconds: float = 15.0  # of each figure
     exponents: Sequence[float] = (0.0, 1.1)  # of Zipf's law over users; 0 is uniform

@@ -113,7 +113,7 @@ def scaling(
     Measure what an event costs as workers, users, items, histories and batches grow.
 
     One of them at a time, each on servers of its own, at saturation; and how many bytes a user, an
-    item and an event take. Some fifteen minutes; a million users need 5 GB of memory.
+    item and an event take. Some twenty minutes; a million users need 5 GB of memory.
     """
     from services.bench import scaling as growing
     from services.bench.pipeline import Bench, measured

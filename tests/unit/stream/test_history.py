@@ -160,6 +160,16 @@ def test_the_ranker_reads_the_newest_actions_of_all_lists_in_order() -> None:
     )
 
 
+@given(events)
+def test_the_ranker_reads_actions_of_one_millisecond_as_they_arrived(history: list[Event]) -> None:
+    """A purchase and the click after it are in two lists, and often share their time."""
+    row, _ = folded(history)
+    actions = [row.lists[name] for name in ("interactions", "purchases", "dislikes")]
+    expected = sorted((at, offset, key) for one in actions for at, offset, _, key, *_ in one.tolist())
+
+    assert row.ranker_input(128).item_keys.tolist() == [key for _, _, key in expected]
+
+
 @given(st.lists(events, max_size=5), st.integers(1, 20))
 def test_who_shares_the_batch_changes_nothing(histories: list[list[Event]], length: int) -> None:
     """All rows of a micro-batch are read as one array."""

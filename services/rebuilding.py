@@ -172,12 +172,10 @@ class Folding:
         """Write all of it into an empty state: rows first, as workers do."""
         rows = iter(self.rows.items())
         while chunk := dict(islice(rows, ROWS_AT_ONCE)):
-            settled = {user: row.settle(ends[row.partition]) for user, row in chunk.items()}
+            for row in chunk.values():
+                row.settle(ends[row.partition])
             users.write_rows(
-                {
-                    user: Replacement(row.to_bytes(), "", row.applied)
-                    for user, row in settled.items()
-                }
+                {user: Replacement(row.to_bytes(), "", row.applied) for user, row in chunk.items()}
             )
         for partition, mark in self.marks.items():
             mark.next_offset = ends[partition]
@@ -195,9 +193,7 @@ class Folding:
         if isinstance(one, Misplaced):
             return Outcome.REKEYED, []
         user_id = one.event.user_id
-        row = self.rows.get(user_id) or UserRow()
-        self.rows[user_id], outcome, deltas = refold(row, one)
-        return outcome, deltas
+        return refold(self.rows.setdefault(user_id, UserRow()), one)
 
 
 def _learn(

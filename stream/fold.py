@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from stream.decode import Accepted, Decoded, Misplaced, Refused
-from stream.history import Outcome, UserRow
+from stream.events import Event
+from stream.history import Outcome, UserRow, entry_of
 from stream.marks import Mark
 from stream.signals import Delta, signals_of
 
@@ -17,6 +18,7 @@ class Folded:
     Attributes:
         rows: The row of each touched user after the batch.
         marks: The mark of each partition after the batch.
+        stored: What a compare-and-set expects of each touched user's row: ``applied`` as it was.
         newest: Each touched user's newest record of the batch.
         wanting_slates: Touched users with at least one live event, in order of appearance.
         refused, misplaced: Records that are published elsewhere.
@@ -28,6 +30,7 @@ class Folded:
 
     rows: dict[str, UserRow]
     marks: dict[int, Mark]
+    stored: dict[str, str] = field(default_factory=dict)
     newest: dict[str, Accepted] = field(default_factory=dict)
     wanting_slates: dict[str, None] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
@@ -41,7 +44,7 @@ def fold(
     decoded: Sequence[Decoded], rows: Mapping[str, UserRow], marks: Mapping[int, Mark]
 ) -> Folded:
     """
-    Fold *decoded*, in offset order for each partition, into *rows* and *marks*.
+    Fold *decoded*, in offset order for each partition, into *rows* and *marks*, in place.
 
     A record before its partition's mark is settled already: its slate is published and it is
     counted, so nothing is done. A record that the row has but the mark has not is what a crash
@@ -72,25 +75,34 @@ def _fold_one(result: Folded, one: Decoded, first_unmarked: int) -> Outcome:
 
 def _fold_event(result: Folded, one: Accepted, first_unmarked: int) -> Outcome:
     user_id, record = one.event.user_id, one.record
-    row = result.rows[user_id].settle(first_unmarked)
+    row = result.rows[user_id]
+    if user_id not in result.newest:
+        result.stored[user_id] = row.applied
+        row.settle(first_unmarked)
     if record.partition == row.partition and record.offset <= row.offset:
         outcome = row.outcome_of(record.offset)
         if outcome is None:
             outcome = _found_in(row, record.offset)
     else:
-        before = row
-        row, outcome = row.fold(one.event, partition=record.partition, offset=record.offset)
-        if outcome is Outcome.FOLDED:
-            result.deltas += signals_of(
-                before, one.event, partition=record.partition, offset=record.offset
-            )
-    result.rows[user_id] = row
+        outcome, deltas = take_in(row, one.event, partition=record.partition, offset=record.offset)
+        result.deltas += deltas
     result.newest[user_id] = one
     if not one.is_backfill:
         result.wanting_slates[user_id] = None
     if outcome is Outcome.FOLDED:
         result.folded.append(one)
     return outcome
+
+
+def take_in(
+    row: UserRow, event: Event, *, partition: int, offset: int
+) -> tuple[Outcome, list[Delta]]:
+    """Take an *event* that is newer than *row* into it: what became of it, and its signals."""
+    entry = entry_of(event, offset)
+    outcome = row.verdict(entry)
+    deltas = signals_of(row, entry, partition=partition) if outcome is Outcome.FOLDED else []
+    row.take(entry, outcome, partition=partition)
+    return outcome, deltas
 
 
 def _found_in(row: UserRow, offset: int) -> Outcome:

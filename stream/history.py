@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,19 @@ ENTRY = np.dtype(
     ]
 )
 Entries = NDArray[np.void]
-Entry = tuple[int, int, int, int, float, int, int, int]
+
+
+class Entry(NamedTuple):
+    """What is kept of an event: the fields of `ENTRY`."""
+
+    timestamp_ms: int
+    offset: int
+    event_key: int
+    item_key: int
+    price: float
+    context: int
+    order_key: int
+    event_type: int
 
 
 def entry_struct(*names: str) -> struct.Struct:
@@ -62,7 +74,7 @@ LIMITS = {
     "impressions": 256,
     "searches": 64,
 }
-LIST_OF = {
+LIST_OF: Mapping[int, str] = {
     EventType.IMPRESSION: "impressions",
     EventType.SEARCH: "searches",
     EventType.PURCHASE: "purchases",
@@ -101,14 +113,10 @@ _NEVER = np.iinfo(np.int64).min
 _NO_CONTEXT = Context()
 
 
-def _no_entries() -> Mapping[str, bytes]:
-    return dict.fromkeys(LIMITS, b"")
-
-
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class UserRow:
     """
-    One user's state.
+    One user's state, which changes in place: several events of a micro-batch may be of one user.
 
     Attributes:
         packed: Name of the list to its entries, oldest first by (event time, offset), as they are
@@ -120,29 +128,44 @@ class UserRow:
             die before the partition's mark is written, the repeat counts them from here.
     """
 
-    packed: Mapping[str, bytes] = field(default_factory=_no_entries)
-    evicted_ms: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, _NEVER))
+    packed: dict[str, bytes] = field(default_factory=lambda: dict.fromkeys(LIMITS, b""))
+    evicted_ms: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LIMITS, _NEVER))
     partition: int = -1
     offset: int = -1
-    tally: tuple[tuple[int, Outcome], ...] = ()
+    tally: list[tuple[int, Outcome]] = field(default_factory=list)
 
-    def fold(self, event: Event, *, partition: int, offset: int) -> tuple[Self, Outcome]:
-        """Take in *event* from *offset* of *partition*: newer than the row's own ``offset``."""
-        packed, evicted_ms = dict(self.packed), dict(self.evicted_ms)
-        outcome = _fold_into(packed, evicted_ms, event, offset)
-        tally = (*self.tally, (offset, outcome))
-        return type(self)(packed, evicted_ms, partition, offset, tally), outcome
+    def verdict(self, entry: Entry) -> Outcome:
+        """What becomes of an event that is newer than the row's own ``offset``."""
+        name = list_of(entry)
+        entries = self.packed[name]
+        full = len(entries) == LIMITS[name] * ENTRY.itemsize
+        return verdict(
+            known=_holds(self.packed, entry.event_key),
+            full=full,
+            timestamp_ms=entry.timestamp_ms,
+            oldest_ms=_ORDER.unpack_from(entries)[0] if full else _NEVER,
+            evicted_ms=self.evicted_ms[name],
+        )
+
+    def take(self, entry: Entry, outcome: Outcome, *, partition: int) -> None:
+        """Take in an event of *partition*, of which *outcome* is the verdict."""
+        self.partition, self.offset = partition, entry.offset
+        self.tally.append((entry.offset, outcome))
+        if outcome is Outcome.FOLDED:
+            name = list_of(entry)
+            entries = _insert(self.packed[name], entry)
+            if len(entries) > LIMITS[name] * ENTRY.itemsize:
+                self.evicted_ms[name], _ = _ORDER.unpack_from(entries)
+                entries = entries[ENTRY.itemsize :]
+            self.packed[name] = entries
 
     def outcome_of(self, offset: int) -> Outcome | None:
         """What became of the record at *offset*, if the last write of this row folded it."""
         return dict(self.tally).get(offset)
 
-    def settle(self, first_unmarked: int) -> Self:
+    def settle(self, first_unmarked: int) -> None:
         """Forget the outcomes of records that the partition's mark has passed."""
-        if not self.tally:
-            return self
-        tally = tuple([one for one in self.tally if one[0] >= first_unmarked])
-        return type(self)(self.packed, self.evicted_ms, self.partition, self.offset, tally)
+        self.tally = [one for one in self.tally if one[0] >= first_unmarked]
 
     @property
     def lists(self) -> Mapping[str, Entries]:
@@ -213,7 +236,7 @@ class UserRow:
             evicted_ms=dict(zip(LIMITS, evicted_ms, strict=True)),
             partition=partition,
             offset=offset,
-            tally=tuple((record, Outcome(outcome)) for record, outcome in tally),
+            tally=[(record, Outcome(outcome)) for record, outcome in tally],
         )
 
 
@@ -279,28 +302,9 @@ def verdict(
     return Outcome.FOLDED
 
 
-def _fold_into(
-    packed: dict[str, bytes], evicted_ms: dict[str, int], event: Event, offset: int
-) -> Outcome:
-    entry = entry_of(event, offset)
-    name = LIST_OF.get(event.kind, "interactions")
-    entries = packed[name]
-    full = len(entries) == LIMITS[name] * ENTRY.itemsize
-    _, _, key, *_ = entry
-    outcome = verdict(
-        known=_holds(packed, key),
-        full=full,
-        timestamp_ms=event.timestamp_ms,
-        oldest_ms=_ORDER.unpack_from(entries)[0] if full else _NEVER,
-        evicted_ms=evicted_ms[name],
-    )
-    if outcome is Outcome.FOLDED:
-        entries = _insert(entries, entry)
-        if full:
-            evicted_ms[name], _ = _ORDER.unpack_from(entries)
-            entries = entries[ENTRY.itemsize :]
-        packed[name] = entries
-    return outcome
+def list_of(entry: Entry) -> str:
+    """The list that *entry* goes to."""
+    return LIST_OF.get(entry.event_type, "interactions")
 
 
 def _holds(packed: Mapping[str, bytes], event_key: int) -> bool:
@@ -320,17 +324,17 @@ def _insert(entries: bytes, entry: Entry) -> bytes:
 
 
 def entry_of(event: Event, offset: int) -> Entry:
-    """What is kept of an event: the fields of `ENTRY`."""
+    """What is kept of an *event* at *offset* of its partition."""
     where = event.context or _NO_CONTEXT
-    return (
-        event.timestamp_ms,
-        offset,
-        event_key(event.event_id),
-        item_key(event.item_id)
-        if event.item_id and event.kind != EventType.SEARCH
-        else PADDING_KEY,
-        math.nan if event.price is None else event.price,
-        pack_context(where.page, where.device, where.country, event.timestamp_ms),
-        order_key(event.order_id) if event.order_id else NO_ORDER,
-        event.kind,
+    kind, at_ms = event.kind, event.timestamp_ms
+    item = event.item_id if kind != EventType.SEARCH else None
+    return Entry(
+        timestamp_ms=at_ms,
+        offset=offset,
+        event_key=event_key(event.event_id),
+        item_key=item_key(item) if item else PADDING_KEY,
+        price=math.nan if event.price is None else event.price,
+        context=pack_context(where.page, where.device, where.country, at_ms),
+        order_key=order_key(event.order_id) if event.order_id else NO_ORDER,
+        event_type=kind,
     )

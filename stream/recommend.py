@@ -50,7 +50,7 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
         rows, marks = await _read(pipeline, decoded)
     with stage("fold"):
         folded = fold(decoded, rows, marks)
-    ranking, _ = await asyncio.gather(_rank(pipeline, folded), _keep(pipeline, folded, rows))
+    ranking, _ = await asyncio.gather(_rank(pipeline, folded), _keep(pipeline, folded))
     with stage("slate"):
         slates = make_slates(pipeline, folded, ranking)
     with stage("publish"):
@@ -89,7 +89,7 @@ async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
         return await retrieve(pipeline, folded, ranking)
 
 
-async def _keep(pipeline: Pipeline, folded: Folded, before: Mapping[str, UserRow]) -> None:
+async def _keep(pipeline: Pipeline, folded: Folded) -> None:
     """Publish the signals of the batch, then replace the rows that they were computed from."""
     stage = partial(_Stage, pipeline.observe)
     with stage("signals"):
@@ -97,8 +97,8 @@ async def _keep(pipeline: Pipeline, folded: Folded, before: Mapping[str, UserRow
     with stage("write"):
         await pipeline.store.write_rows(
             {
-                user: Replacement(row.to_bytes(), before[user].applied, row.applied)
-                for user in folded.newest
+                user: Replacement(row.to_bytes(), stored, row.applied)
+                for user, stored in folded.stored.items()
                 if (row := folded.rows[user])
             },
             pipeline.marks.expected(folded.marks),

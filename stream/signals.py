@@ -11,6 +11,7 @@ in one record, and because deltas of several events are never merged: a repeat m
 elsewhere.
 """
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -22,9 +23,8 @@ from numpy.typing import NDArray
 
 from stream import topics
 from stream.event_types import EventType
-from stream.events import Event
-from stream.history import Entries, UserRow, entry_struct
-from stream.keys import NO_ORDER, item_key, order_key
+from stream.history import Entries, Entry, UserRow, entry_struct
+from stream.keys import NO_ORDER, PADDING_KEY
 from stream.records import Outgoing
 
 
@@ -94,38 +94,39 @@ class UnknownSignalsFormat(Exception):
     """A record of signals that this version cannot read. Upgrade the worker."""
 
 
-def signals_of(row: UserRow, event: Event, *, partition: int, offset: int) -> list[Delta]:
+def signals_of(row: UserRow, entry: Entry, *, partition: int) -> list[Delta]:
     """
-    What *event*, newly folded, says of items.
+    What an event that is folded next says of items.
 
     Args:
         row: The user's row just before the event.
-        partition, offset: Of the event's record, which is newer than any that the row has.
+        entry: The event, newer than any that the row has.
+        partition: Of the event's record.
 
     Returns:
         The deltas, those of one item together; none for a search.
     """
-    if event.item_id is None or event.kind == EventType.SEARCH:
+    key, kind, at_ms = entry.item_key, entry.event_type, entry.timestamp_ms
+    if key == PADDING_KEY:
         return []
-    key, at_ms = item_key(event.item_id), event.timestamp_ms
-    changes = [(key, Kind.COUNT, int(event.kind), 0, 1.0, at_ms)]
-    if event.kind in VISITS:
+    changes = [(key, Kind.COUNT, kind, 0, 1.0, at_ms)]
+    if kind in VISITS:
         changes += (
             (before, Kind.CO_VISITED, 0, key, 1.0 / distance, at_ms)
             for distance, before in enumerate(_visited_before(row, key, at_ms), start=1)
         )
-    order = order_key(event.order_id) if event.order_id else NO_ORDER
-    if event.kind == EventType.PURCHASE and order != NO_ORDER:
-        lines, standing = _lines(row.entries("purchases"), order)
+    if kind == EventType.PURCHASE and entry.order_key != NO_ORDER:
+        lines, standing = _lines(row.entries("purchases"), entry.order_key)
         if len(lines) < ORDER_LINES:
             for other in standing["item_key"].tolist():
                 changes += _pair(key, other, 1.0, at_ms)
-    if event.kind in UNDOES:
-        changes += _taken_back(row, event.kind, key, order)
-    changes.sort(key=itemgetter(0))
+    if kind in UNDOES:
+        changes += _taken_back(row, EventType(kind), key, entry.order_key)
+    if len(changes) > 1:
+        changes.sort(key=itemgetter(0))
     return [
-        Delta(item, partition, offset, kind, event_type, other, weight, when_ms)
-        for item, kind, event_type, other, weight, when_ms in changes
+        Delta(item, partition, entry.offset, what, event_type, other, weight, when_ms)
+        for item, what, event_type, other, weight, when_ms in changes
     ]
 
 
@@ -150,18 +151,21 @@ def _visited_before(row: UserRow, key: int, at_ms: int) -> list[int]:
     return items
 
 
-def newest_visits(row: UserRow, until_ms: int = _FOREVER) -> list[tuple[int, int, int]]:
+def newest_visits(row: UserRow, until_ms: int = _FOREVER) -> Iterator[tuple[int, int, int]]:
     """(event time, offset, item key) of the newest visits up to *until_ms*, newest first."""
-    found: list[tuple[int, int, int]] = []
-    for name in ("interactions", "purchases"):
-        entries = row.packed[name]
-        end = len(entries)
-        while end and _VISIT.unpack_from(entries, end - _VISIT.size)[0] > until_ms:
-            end -= _VISIT.size
-        known = _VISIT.iter_unpack(entries[max(0, end - _LOOK_BACK * _VISIT.size) : end])
-        found += [(ms, at, key) for ms, at, key, kind in known if kind in VISITS]
-    found.sort(reverse=True)
-    return found
+    lists = [_newest_of(row.packed[name], until_ms) for name in ("interactions", "purchases")]
+    return heapq.merge(*lists, reverse=True)
+
+
+def _newest_of(entries: bytes, until_ms: int) -> Iterator[tuple[int, int, int]]:
+    end = len(entries)
+    while end and _VISIT.unpack_from(entries, end - _VISIT.size)[0] > until_ms:
+        end -= _VISIT.size
+    first = max(0, end - _LOOK_BACK * _VISIT.size)
+    for at in range(end - _VISIT.size, first - 1, -_VISIT.size):
+        visited_ms, offset, key, kind = _VISIT.unpack_from(entries, at)
+        if kind in VISITS:
+            yield visited_ms, offset, key
 
 
 _VISIT = entry_struct("timestamp_ms", "offset", "item_key", "event_type")

@@ -42,7 +42,7 @@ Actions = NDArray[np.void]
 @dataclass
 class Fold:
     """
-    `UserRow.fold` without the entries: what becomes of a user's events, and the order of actions.
+    `stream.fold.take_in` without entries: what becomes of a user's events, the order of actions.
 
     Attributes:
         actions: (event time, offset, place) of each accepted action, oldest first.

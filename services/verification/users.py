@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from services.verification.report import Report
 from stream.decode import Accepted, Decoded, Misplaced, Refused
+from stream.fold import take_in
 from stream.history import LIMITS, Entries, Outcome, UnknownRowFormat, UserRow
 from stream.marks import Mark
 from stream.records import Record
-from stream.signals import Delta, signals_of
+from stream.signals import Delta
 
 ReadRows = Callable[[Sequence[str]], Sequence[bytes | None]]
 
@@ -29,15 +30,11 @@ class _User:
     told: bool = False
 
 
-def refold(row: UserRow, one: Accepted) -> tuple[UserRow, Outcome, list[Delta]]:
-    """Fold an event as the worker does: the row, what became of the event, and its signals."""
+def refold(row: UserRow, one: Accepted) -> tuple[Outcome, list[Delta]]:
+    """Fold an event as the worker does: what became of it, and its signals."""
     partition, offset = one.record.partition, one.record.offset
-    settled = row.settle(offset)  # else the outcomes of a whole life pile up
-    after, outcome = settled.fold(one.event, partition=partition, offset=offset)
-    signals: list[Delta] = []
-    if outcome is Outcome.FOLDED:
-        signals = signals_of(row, one.event, partition=partition, offset=offset)
-    return after, outcome, signals
+    row.settle(offset)  # else the outcomes of a whole life pile up
+    return take_in(row, one.event, partition=partition, offset=offset)
 
 
 @dataclass
@@ -126,7 +123,7 @@ class UsersCheck:
         if user.stored is None:
             self._beyond(one, user)
             return None
-        user.row, outcome, deltas = refold(user.row, one)
+        outcome, deltas = refold(user.row, one)
         self.report.count("events folded")
         if deltas and self._is_settled(one.record):
             self.signal(deltas)

@@ -15,6 +15,7 @@ from features.store import AsyncRows, FeatureRows, open_store
 from services import states
 from services.cli import main
 from services.settings import Settings
+from stream.fold import take_in
 from stream.history import Outcome, UserRow
 from stream.keys import item_key
 from stream.marks import Mark
@@ -174,7 +175,8 @@ def test_feast_itself_serves_our_rows(
     stack: Servers, rows: FeatureRows[str], project: str, tmp_path: Path
 ) -> None:
     """Whoever knows Feast needs to know nothing of us."""
-    row, _ = UserRow().fold(an_event(item_id="hat"), partition=3, offset=7)
+    row = UserRow()
+    take_in(row, an_event(item_id="hat"), partition=3, offset=7)
     rows.write_rows({"ada": new(row.to_bytes())})
     store = open_store(stack.redis, tmp_path / "feast" / "registry.db", project)
 
@@ -215,7 +217,8 @@ def test_the_command_shows_a_row_with_the_catalogues_names(
     stack: Servers, rows: FeatureRows[str], headrace: Callable[..., Result], prefix: str
 ) -> None:
     """Item keys mean nothing to a person."""
-    row, _ = UserRow().fold(an_event(item_id="hat", price=12.5), partition=3, offset=7)
+    row = UserRow()
+    take_in(row, an_event(item_id="hat", price=12.5), partition=3, offset=7)
     rows.write_rows({"ada": new(row.to_bytes())})
     producer = Producer({"bootstrap.servers": stack.kafka})
     producer.produce(f"{prefix}items.v1", key=b"hat", value=b'{"item_id":"hat","title":"Top hat"}')

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.kafka.slates import Slate
+from stream.fold import take_in
 from stream.history import LIMITS, UserRow
 from stream.records import SOURCE_PARTITION
 from tests.builders import T0_MS, an_event
@@ -32,7 +33,7 @@ def test_the_rules_written_down_twice_agree(drawn: list[tuple[str, int, int]]) -
             event = an_event(
                 event_type=kind, event_id=f"e{number}", at_ms=T0_MS + at_ms, query="tote"
             )
-            row, outcome = row.fold(event, partition=0, offset=offset)
+            outcome, _ = take_in(row, event, partition=0, offset=offset)
             said = user.take(kind, f"e{number}", T0_MS + at_ms, offset)
 
             assert said == outcome.name.lower()

@@ -91,6 +91,7 @@ def test_the_interactions_of_a_row_are_unpacked_in_order() -> None:
     """What a data scientist reads through Feast is what the worker folded."""
     from features.unpacking import unpack_interactions
     from stream.events import parse_event
+    from stream.fold import take_in
     from stream.history import UserRow
     from stream.keys import item_key
 
@@ -102,7 +103,7 @@ def test_the_interactions_of_a_row_are_unpacked_in_order() -> None:
             kafka_timestamp_ms=int(datetime(2016, 8, 1, 13, tzinfo=UTC).timestamp() * 1000),
             max_ahead_ms=0,
         )
-        row, _ = row.fold(event, partition=0, offset=offset)
+        take_in(row, event, partition=0, offset=offset)
 
     actual = unpack_interactions({"row": [row.to_bytes(), None]})
 

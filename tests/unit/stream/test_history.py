@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream.events import Event
+from stream.fold import take_in
 from stream.history import LIMITS, Outcome, UnknownRowFormat, UserRow, ranker_inputs
 from stream.keys import item_key
 from tests.builders import T0_MS, an_event
@@ -14,10 +15,10 @@ KINDS = ("click", "view", "purchase", "refund", "dislike", "impression", "search
 
 
 def folded(events: list[Event], row: UserRow | None = None) -> tuple[UserRow, list[Outcome]]:
-    row, outcomes = row or UserRow(), []
+    row, outcomes = UserRow.from_bytes(row and row.to_bytes()), []
     start = row.offset + 1
     for offset, event in enumerate(events, start=start):
-        row, outcome = row.fold(event, partition=0, offset=offset)
+        outcome, _ = take_in(row, event, partition=0, offset=offset)
         outcomes.append(outcome)
     return row, outcomes
 
@@ -165,7 +166,9 @@ def test_the_ranker_reads_actions_of_one_millisecond_as_they_arrived(history: li
     """A purchase and the click after it are in two lists, and often share their time."""
     row, _ = folded(history)
     actions = [row.lists[name] for name in ("interactions", "purchases", "dislikes")]
-    expected = sorted((at, offset, key) for one in actions for at, offset, _, key, *_ in one.tolist())
+    expected = sorted(
+        (at, offset, key) for one in actions for at, offset, _, key, *_ in one.tolist()
+    )
 
     assert row.ranker_input(128).item_keys.tolist() == [key for _, _, key in expected]
 

@@ -5,7 +5,8 @@ import pytest
 
 from stream import topics
 from stream.events import Event
-from stream.history import Outcome, UserRow
+from stream.fold import take_in
+from stream.history import UserRow
 from stream.keys import item_key
 from stream.signals import (
     DELTA,
@@ -15,7 +16,6 @@ from stream.signals import (
     UnknownSignalsFormat,
     from_bytes,
     signal_records,
-    signals_of,
     to_bytes,
 )
 from tests.builders import T0_MS, an_event
@@ -28,10 +28,7 @@ def said(events: list[Event]) -> list[Delta]:
     """The deltas of *events*, folded one after the other into an empty row."""
     row, deltas = UserRow(), []
     for offset, event in enumerate(events):
-        before = row
-        row, outcome = row.fold(event, partition=3, offset=offset)
-        if outcome is Outcome.FOLDED:
-            deltas += signals_of(before, event, partition=3, offset=offset)
+        deltas += take_in(row, event, partition=3, offset=offset)[1]
     return deltas
 
 

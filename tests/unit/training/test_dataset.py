@@ -20,6 +20,7 @@ from services.training.dataset import Dataset, write_dataset
 from services.training.examples import examples, sequences
 from stream.decode import Accepted
 from stream.events import Event
+from stream.fold import take_in
 from stream.history import LIMITS, Outcome, UserRow
 from stream.records import Record
 from tests.builders import T0_MS, an_event
@@ -79,11 +80,11 @@ def test_at_every_moment_training_sees_what_serving_saw(happened: list[Event]):
     with TemporaryDirectory() as directory:
         dataset = write_dataset(a_source(happened), Path(directory), shard_events=20)
         for offset, event in enumerate(happened):
-            row = rows.get(event.user_id, UserRow())
-            rows[event.user_id], outcome = row.fold(event, partition=0, offset=offset)
+            row = rows.setdefault(event.user_id, UserRow())
+            outcome, _ = take_in(row, event, partition=0, offset=offset)
             expected[outcome] += 1
             for length in (2, 3):
-                served = rows[event.user_id].ranker_input(length)
+                served = row.ranker_input(length)
                 trained = dataset.history(event.user_id, offset, length)
                 if trained is None:
                     assert follows_out_of_order(happened, offset)

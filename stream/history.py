@@ -274,9 +274,11 @@ def _oldest_first(actions: Entries, owners: NDArray[np.int64]) -> NDArray[np.int
     since_ms = times_ms - times_ms.min(initial=0)
     by_time = owners * (since_ms.max(initial=0) + 1) + since_ms
     order = np.argsort(by_time, kind="stable")  # merges lists in a twentieth of what lexsort takes
-    same_time = np.diff(by_time[order]) == 0
-    if (same_time & (np.diff(offsets[order]) < 0)).any():
-        return np.lexsort((offsets, times_ms, owners))
+    tied = (np.diff(by_time[order]) == 0) & (np.diff(offsets[order]) < 0)
+    if tied.any():  # actions of one moment in two lists: sort those owners' by offset as well
+        theirs = np.isin(owners[order], owners[order[:-1][tied]])
+        some = order[theirs]
+        order[theirs] = some[np.lexsort((offsets[some], by_time[some]))]
     return order
 
 

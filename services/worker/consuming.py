@@ -27,7 +27,7 @@ from stream.topics import with_prefix
 
 log = structlog.get_logger()
 
-GC_THRESHOLD = 10_000  # objects: a micro-batch makes as many, and they die with it
+GC_THRESHOLD = 50_000  # objects: micro-batches at work have as many, which die with them
 
 
 async def consume(

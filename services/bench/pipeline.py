@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.bench.load import Answers, Load, Traffic
@@ -29,6 +29,7 @@ from services.kafka.topics_setup import ensure_topics
 from services.models.serving import Serving
 from services.settings import WorkerSettings
 from stream import topics
+from stream.history import LIMITS
 from stream.topics import with_prefix
 
 PIPELINE, BARE_LOOP = "pipeline", "bare loop"
@@ -43,6 +44,7 @@ SATURATED_WARM_UP_S = 10.0  # Kafka compiles anew for a consumer of other habits
 FIRST_WARM_UP_S = 10.0  # the ranker's kernels, and Kafka's machine code for large requests
 SMALL_WARM_UP_S = 30.0  # and for small ones, of which it needs some 10,000
 SMALL_WARM_UP_RATE = 300.0  # events/s
+GROWING_S = 60.0  # some 100,000 events: the rows of the items most visited are full
 SOAK_EVERY_S = 5.0
 READY_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 30.0
@@ -107,7 +109,7 @@ class Moment:
     memory_mb: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """Everything that one run has measured."""
 
@@ -115,6 +117,7 @@ class Report:
     asked: Asked
     figures: list[Figure] = field(default_factory=list)
     soak: list[Moment] = field(default_factory=list)
+    soak_rate: float = 0.0  # offered, events/s
     bytes_each: dict[str, float] = field(default_factory=dict)  # of what is kept
 
 
@@ -240,7 +243,7 @@ class Bench:
             with self._bare_loop() as pid:
                 self._side_by_side(traffic, pid)
         if self._asked.soak_minutes:
-            self._soak(self._traffics[0])
+            self._soak(self._grown(self._traffics[0]))
         return self._report
 
     def _side_by_side(self, traffic: Traffic, bare_loop: int) -> None:
@@ -307,13 +310,29 @@ class Bench:
         used = meter.read().since(before)
         self._report.figures.append(_figure(way, traffic, rate, answers, used, meter.memory_mb()))
 
+    def _grown(self, traffic: Traffic) -> Traffic:
+        """The same actions, of other users whose rows are as long as rows become."""
+        grown = replace(
+            traffic,
+            name=f"{traffic.name}, full rows",
+            user_ids=[f"grown-{number}" for number in range(len(traffic.user_ids))],
+        )
+        length = LIMITS["interactions"]
+        self._say(f"Giving {len(grown.user_ids):,} users histories of {length}, for the soak")
+        fill_histories(self._settings, grown.user_ids, grown.item_ids, length=length)
+        return grown
+
     def _soak(self, traffic: Traffic) -> None:
-        top = next(figure for figure in self._report.figures if figure.rate is None)
-        rate = SUSTAINED * top.events_per_s
-        meter = Meter(self._pids)
-        began_s = time.monotonic()
+        meter = Meter(self._pids, self._metrics())
+        asked_s = self._asked.soak_minutes * 60
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
-            while (passed_s := time.monotonic() - began_s) < self._asked.soak_minutes * 60:
+            # What items' rows grow by costs as well: saturation is measured when they have grown.
+            self._say("Letting items' rows grow, for the soak")
+            load.saturating(WINDOW, min(GROWING_S, asked_s))
+            rate = SUSTAINED * self._saturate(PIPELINE, load, traffic, meter).events_per_s
+            self._report.soak_rate = rate
+            began_s = time.monotonic()
+            while (passed_s := time.monotonic() - began_s) < asked_s:
                 self._say(f"Soak at {rate:,.0f} events/s: {passed_s / 60:.1f} min")
                 # The next five seconds wait for no slate of these: it is one schedule.
                 answers = load.by_schedule(rate, SOAK_EVERY_S, to_the_last=False)

@@ -29,13 +29,13 @@ def show(report: Report, console: Console) -> None:
     console.print(_by_process("Stages, µs per event", report.figures, "stage_us"))
     console.print(_by_process("Memory, MB", report.figures, "memory_mb", total=True))
     if report.soak:
-        _show_soak(report.soak, console)
+        _show_soak(report.soak, report.soak_rate, console)
 
 
-def _show_soak(moments: Sequence[Moment], console: Console) -> None:
+def _show_soak(moments: Sequence[Moment], rate: float, console: Console) -> None:
     rates, p99s_ms = [one.events_per_s for one in moments], [one.p99_ms for one in moments]
     console.print(
-        f"soak: {mean(rates):,.0f} events/s answered; p99 of five seconds: "
+        f"soak: {mean(rates):,.0f} of {rate:,.0f} events/s answered; p99 of five seconds: "
         f"median {median(p99s_ms):,.0f} ms, worst {max(p99s_ms):,.0f} ms"
     )
     first, last = moments[len(moments) // 10], moments[-1]

@@ -63,7 +63,7 @@ def bench() -> None:
     help="A directory with the GA360 log, for its users and items as well.",
 )  # fmt: skip
 @click.option("--soak", "soak_minutes", type=click.FloatRange(0), default=0.0,
-              help="Minutes at 80 % of saturation, for the memory of each process.")  # fmt: skip
+              help="Minutes at 80 % of the saturation of users whose rows are full.")  # fmt: skip
 @click.option("--quick", is_flag=True,
               help="Few users and items, a second for each figure: does it work?")  # fmt: skip
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path))

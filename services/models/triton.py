@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from services.models.circuit import Circuit
+from services.models.pace import Pace
 from stream.ranking import Ranked, RankerInput, RankerUnavailable
 
 DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
@@ -56,7 +58,7 @@ def connect(address: str) -> Client:
 
 
 class TritonRanker:
-    """`stream.ranking.Ranker` on a Triton server: one request per micro-batch."""
+    """`stream.ranking.Ranker` on a Triton server: a request for a micro-batch, or a few."""
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class TritonRanker:
         self._client: Client | None = None
         self._contracts: dict[str, Contract] = {}
         self._circuits: dict[str, Circuit] = {}  # by version
+        self._paces: dict[str, Pace] = {}
 
     async def rank(
         self, inputs: Sequence[RankerInput], *, version: str, deadline_s: float
@@ -87,8 +90,25 @@ class TritonRanker:
             opened = partial(self._circuit_opened, version)
             self._circuits[version] = Circuit(partial(self._probe, version), opened)
         return await self._circuits[version].call(
-            partial(self._rank_in_time, inputs, version, deadline_s)
+            partial(self._rank_in_parts, inputs, version, deadline_s)
         )
+
+    async def _rank_in_parts(
+        self, inputs: Sequence[RankerInput], version: str, deadline_s: float
+    ) -> Ranked:
+        """One request after the other, each of as many users as are answered in time."""
+        pace = self._paces.setdefault(version, Pace())
+        parts: list[Ranked] = []
+        asked = 0
+        while asked < len(inputs):
+            some = inputs[asked:][: pace.users(deadline_s)]
+            started_s = perf_counter()
+            try:
+                parts.append(await self._rank_in_time(some, version, deadline_s))
+            finally:
+                pace.took(len(some), perf_counter() - started_s)
+            asked += len(some)
+        return _joined(parts)
 
     async def _rank_in_time(
         self, inputs: Sequence[RankerInput], version: str, deadline_s: float
@@ -143,14 +163,7 @@ class TritonRanker:
             )
             for start in range(0, len(inputs), contract.max_batch)
         ]
-        if len(parts) == 1:
-            return parts[0]
-        vectors = [part.user_vectors for part in parts if part.user_vectors is not None]
-        return Ranked(
-            np.concatenate([part.item_keys for part in parts]),
-            np.concatenate([part.scores for part in parts]),
-            np.concatenate(vectors) if vectors else None,
-        )
+        return _joined(parts)
 
     def _connected(self) -> Client:
         # Made at the first call, because a channel belongs to the event loop it is made in.
@@ -234,6 +247,17 @@ async def call(
     if missing := [name for name, values in found.items() if values is None]:
         raise RankerUnavailable(f"malformed: the output {missing[0]} is missing")
     return found
+
+
+def _joined(parts: Sequence[Ranked]) -> Ranked:
+    if len(parts) == 1:
+        return parts[0]
+    vectors = [part.user_vectors for part in parts if part.user_vectors is not None]
+    return Ranked(
+        np.concatenate([part.item_keys for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate(vectors) if vectors else None,
+    )
 
 
 def _checked(answer: Mapping[str, NDArray[Any]], rows: int) -> Ranked:

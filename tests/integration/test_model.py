@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from confluent_kafka import Consumer
 from services.embedded.supervisor import CHECK_EVERY_S
 from services.models import control, repository
 from services.models.loading import load_exactly
+from services.models.pace import Pace
 from services.models.triton import TritonRanker
 from services.models.versions import read_manifest, sha256
 from stream.deployments import Deployment
@@ -170,6 +171,21 @@ async def test_a_batch_larger_than_triton_takes_is_split(shop: Shop, ranker: Tri
     ranked = await ranker.rank([WALKER] * 300, version=shop.version, deadline_s=10.0)
 
     assert (ranked.item_keys[:, 0] == KEYS[6]).all() and len(ranked.scores) == 300
+
+
+async def test_asked_for_in_parts_each_user_has_the_same_answer(
+    shop: Shop, ranker: TritonRanker, monkeypatch: pytest.MonkeyPatch
+):
+    """A Triton that many workers share is asked for fewer users at a time."""
+    walkers = [replace(WALKER, item_keys=KEYS[first : first + 3]) for first in range(20)]
+    whole = await ranker.rank(walkers, version=shop.version, deadline_s=10.0)
+    monkeypatch.setattr(Pace, "users", lambda self, deadline_s: 7)
+
+    parts = await ranker.rank(walkers, version=shop.version, deadline_s=10.0)
+
+    assert (parts.item_keys[:, 0] == whole.item_keys[:, 0]).all()
+    assert len(parts.user_vectors) == 20
+    np.testing.assert_allclose(parts.user_vectors, whole.user_vectors, atol=1e-5)
 
 
 async def test_a_new_version_comes_without_a_failed_request_and_goes_back(

@@ -10,8 +10,10 @@ from typing import Any
 import orjson
 import psutil
 import pytest
+from click.testing import CliRunner
 from confluent_kafka import Message
 
+from services.cli import main
 from services.models.deployment import deploy
 from services.models.serving import Serving
 from services.models.triton import TritonRanker
@@ -76,7 +78,7 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         shop.flush()
         shop.deploy(seed=1)
         processes = Processes(directory, environment)
-        shop.worker = processes("worker", slate_size=5).wait_ready()
+        shop.worker = processes("worker", slate_size=5, trace_share=1).wait_ready()
         yield shop
         processes.end()
 
@@ -213,6 +215,35 @@ async def test_triton_killed_degrades_and_heals(shop: Shop, stack: Servers, vict
 
     await until_strategy(shop, *DEGRADED, timeout_s=20)
     await until_strategy(shop, "ranker", timeout_s=90)
+
+
+async def test_each_slate_is_made_again_of_its_trace_and_a_forged_one_is_noticed(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """`headrace verify --slates`, on a system that is at work."""
+    slate = await shop.slate_after(shop.send(user_id="traced", item_id="i2"))
+    assert slate["strategy"] == "ranker"
+
+    found = verified(shop, tmp_path / "found.json")
+
+    assert found["differences"] == []
+    assert 5 < found["counts"]["slates compared"] <= found["counts"]["slates replayed"]
+
+    forged = orjson.dumps({**slate, "k": 6})
+    shop.producer.produce(shop.topic(topics.RECOMMENDATIONS), key=b"traced", value=forged)
+    shop.flush()
+
+    found = verified(shop, tmp_path / "forged.json", expected=1)
+
+    assert [one["folded"] for one in found["differences"]] == ["the replay"]
+
+
+def verified(shop: Shop, file: Path, *, expected: int = 0) -> Any:
+    """The report of `headrace verify --slates`."""
+    command = ["verify", "--slates", "--json", str(file)]
+    done = CliRunner().invoke(main, command, env=dict(shop.environment))
+    assert done.exit_code == expected, done.output
+    return orjson.loads(file.read_bytes())
 
 
 def test_the_topic_names_are_prefixed(shop: Shop) -> None:

@@ -9,6 +9,7 @@ maps its partitions to their records, so the cost is the fetch's and not the rec
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -42,6 +43,7 @@ class Consumer(aiokafka.Consumer):
         # them, used before its first fetch.
         self._found: tuple[int, Mapping[TP, int]] | None = None
         self._sought = -1  # the generation whose partitions are where they should be
+        self.fetched_s = time.monotonic()  # when it last came back from Kafka, be it with no news
 
     async def perform_seek(self) -> None:
         """Find out where to begin; Faust calls this once partitions have been assigned."""
@@ -90,6 +92,7 @@ class Consumer(aiokafka.Consumer):
         try:
             while not (self.should_stop or fetcher.should_stop):
                 generation, records = await self._fetch()
+                self.fetched_s = time.monotonic()
                 for topic, fetched in _by_topic(records).items():
                     await self.callback(self._message(topic, fetched, generation))
         except self.consumer_stopped_errors:

@@ -17,6 +17,7 @@ from services.settings import WorkerSettings
 from services.telemetry import WorkerMetrics
 from services.worker.credentials import faust_credentials
 from services.worker.item_statistics import BATCH, WRITE_EVERY_S
+from services.worker.silence import Silence
 from stream import topics
 from stream.agents import add_keep_items, add_refresh_slates, new_app
 from stream.consume import Handle, MicroBatches
@@ -54,6 +55,7 @@ async def consume(
         checks: What the process depends on, given whether it has been assigned its partitions.
 
     Raises:
+        ConsumerHangs: If the consumer is silent while Kafka answers.
         Exception: Whatever ended a micro-batch, a follower or the app. Nothing of that batch is
             committed.
     """
@@ -82,10 +84,11 @@ async def consume(
         batch_size=BATCH,
         every_s=WRITE_EVERY_S,
     )
-    stopping = asyncio.Event()
+    stopping, silence = asyncio.Event(), Silence()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await app.start()
+    consumer: Any = app.consumer
     # What lives from here on lives long: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -97,6 +100,8 @@ async def consume(
         # When a rebuilt state goes live we end, and whoever restarts us starts us on that one.
         while not (stopping.is_set() or app.crashed or replaced()):
             health.beat()
+            kafka_answers = "kafka" not in health.missing()
+            silence.check(consumer.fetched_s, kafka_answers=kafka_answers)
             for follower in followers:
                 follower.check()
             metrics.set_lags(topics.EVENTS, batches.lag())

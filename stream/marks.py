@@ -130,6 +130,10 @@ class OwnMarks:
                 )
         return marks
 
+    def positions(self) -> dict[int, int]:
+        """Partition to the offset that its mark names, as this worker wrote it last."""
+        return {partition: int(applied or 0) for partition, applied in self._last.items()}
+
     def replacements(self, marks: Mapping[int, Mark]) -> dict[int, Replacement]:
         """What to write in place of the stored marks."""
         return {

@@ -17,7 +17,7 @@ from services.settings import WorkerSettings
 from services.telemetry import WorkerMetrics
 from services.worker.credentials import faust_credentials
 from services.worker.item_statistics import BATCH, WRITE_EVERY_S
-from services.worker.silence import Silence
+from services.worker.silence import Silence, ends_of
 from stream import topics
 from stream.agents import add_keep_items, add_refresh_slates, new_app
 from stream.consume import Handle, MicroBatches
@@ -55,7 +55,7 @@ async def consume(
         checks: What the process depends on, given whether it has been assigned its partitions.
 
     Raises:
-        ConsumerHangs: If the consumer is silent while Kafka answers.
+        ConsumerHangs: If the consumer fetches nothing any more while Kafka answers.
         Exception: Whatever ended a micro-batch, a follower or the app. Nothing of that batch is
             committed.
     """
@@ -84,11 +84,10 @@ async def consume(
         batch_size=BATCH,
         every_s=WRITE_EVERY_S,
     )
-    stopping, silence = asyncio.Event(), Silence()
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await app.start()
-    consumer: Any = app.consumer
     # What lives from here on lives long: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -96,12 +95,15 @@ async def consume(
     asking = asyncio.create_task(
         health.keep_asking(checks(assigned=lambda: batches.assigned), metrics.set_dependency)
     )
+    listening = asyncio.create_task(_silence(settings, app, pipeline).listen())
     try:
         # When a rebuilt state goes live we end, and whoever restarts us starts us on that one.
         while not (stopping.is_set() or app.crashed or replaced()):
             health.beat()
-            kafka_answers = "kafka" not in health.missing()
-            silence.check(consumer.fetched_s, kafka_answers=kafka_answers)
+            if listening.done():
+                # Said at once: to stop what hangs may be the end of the process.
+                log.error("consumer_hangs", reason=str(listening.exception()))
+                listening.result()
             for follower in followers:
                 follower.check()
             metrics.set_lags(topics.EVENTS, batches.lag())
@@ -110,12 +112,28 @@ async def consume(
                 await asyncio.wait_for(stopping.wait(), timeout=0.2)
     finally:
         asking.cancel()
+        listening.cancel()
         await _stop_in_time(app, (batches, items), settings.worker_stop_timeout_s)
     # Faust calls it a crash if our end, or a rebalance, cuts a fetch short.
     cut_short = isinstance(app.crash_reason, asyncio.CancelledError)
     if app.crashed and not (cut_short and stopping.is_set()):
         reason = None if cut_short else app.crash_reason
         raise reason or RuntimeError("the Faust app crashed")
+
+
+def _silence(settings: WorkerSettings, app: Any, pipeline: Pipeline) -> Silence:
+    topic = with_prefix(settings.prefix, topics.EVENTS)
+
+    def positions() -> dict[int, int]:
+        # Between two assignments the marks are those of the first.
+        mine = {tp.partition for tp in app.consumer.assignment() if tp.topic == topic}
+        return {p: at for p, at in pipeline.marks.positions().items() if p in mine}
+
+    return Silence(
+        ends=ends_of(settings.kafka, topic, pipeline.rules.partitions),
+        fetched_s=lambda: app.consumer.fetched_s,
+        positions=positions,
+    )
 
 
 async def _stop_in_time(app: Any, batches: Sequence[MicroBatches], within_s: float) -> None:

@@ -1,40 +1,98 @@
-"""A consumer that hangs, noticed from outside: aiokafka has been seen to wait for minutes."""
+"""
+A consumer that hangs, noticed from outside.
 
+After Kafka had died and come back, aiokafka has been seen to wait for minutes, or for ever, while
+its process looked alive and kept its partitions from others.
+"""
+
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from services.kafka.connection import KafkaConnection
+
+ASK_EVERY_S = 5.0
+ANSWERS_WITHIN_S = 5.0
 SILENT_FOR_S = 60.0  # a rebalance after Kafka has died takes up to half of that
+STALLED_FOR_S = 120.0  # longer than a micro-batch may take
+
+Ends = Mapping[int, int]  # partition to the offset after its newest record
 
 
 class ConsumerHangs(Exception):
-    """The consumer asks Kafka for nothing any more. A new process will."""
+    """The consumer fetches nothing any more. A new process will."""
 
 
 class Silence:
     """
-    How long the consumer has come back with nothing from Kafka, not even with no news, while
-    Kafka answers others.
+    Whether the consumer has come back from Kafka, be it with no news, and goes on where there are
+    any, while Kafka answers others.
 
     Args:
+        ends: Of the partitions; asked in a thread. None if Kafka does not answer.
+        fetched_s: When the consumer last came back, by *clock*.
+        positions: Partition to the offset that the worker reads next, of its own ones.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        ends: Callable[[], Ends | None],
+        fetched_s: Callable[[], float],
+        positions: Callable[[], Mapping[int, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ends = ends
+        self._fetched_s = fetched_s
+        self._positions = positions
         self._clock = clock
-        self._since_s = clock()
+        self._heard_s = clock()
+        self._behind: dict[int, tuple[int, float]] = {}  # partition: where it is, since when
 
-    def check(self, fetched_s: float, *, kafka_answers: bool) -> None:
-        """
-        Args:
-            fetched_s: When the consumer last came back, by the same clock.
-            kafka_answers: While it answers nobody, silence means nothing.
+    async def listen(self) -> None:
+        """Look every few seconds. Raises `ConsumerHangs`."""
+        while True:
+            await asyncio.sleep(ASK_EVERY_S)
+            self.check(await asyncio.to_thread(self._ends))
 
-        Raises:
-            ConsumerHangs: If it has been silent for too long.
-        """
+    def check(self, ends: Ends | None) -> None:
+        """Look once. Raises `ConsumerHangs`."""
         now_s = self._clock()
-        self._since_s = max(self._since_s, fetched_s) if kafka_answers else now_s
-        if (silent_s := now_s - self._since_s) > SILENT_FOR_S:
-            raise ConsumerHangs(
-                f"the Kafka consumer has fetched nothing for {silent_s:.0f} s while Kafka answers"
-            )
+        if ends is None:  # then nobody hears of it
+            self._heard_s = now_s
+            self._behind.clear()
+            return
+        self._heard_s = max(self._heard_s, self._fetched_s())
+        if (silent_s := now_s - self._heard_s) > SILENT_FOR_S:
+            raise ConsumerHangs(f"no fetch has ended for {silent_s:.0f} s while Kafka answers")
+        behind = {p: at for p, at in self._positions().items() if at < ends.get(p, 0)}
+        self._behind = {
+            p: known if (known := self._behind.get(p)) and known[0] == at else (at, now_s)
+            for p, at in behind.items()
+        }
+        for partition, (at, since_s) in self._behind.items():
+            if now_s - since_s > STALLED_FOR_S:
+                raise ConsumerHangs(
+                    f"partition {partition} has been at {at} for {now_s - since_s:.0f} s, and ends "
+                    f"at {ends[partition]}"
+                )
+
+
+def ends_of(kafka: KafkaConnection, topic: str, partitions: int) -> Callable[[], Ends | None]:
+    """Asks for the ends of *topic* (its full name), apart from any consumer; blocks."""
+    admin = AdminClient({**kafka.config(), "log_level": 0})
+    latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    wanted = {TopicPartition(topic, p): latest for p in range(partitions)}
+
+    def ask() -> Ends | None:
+        try:
+            found = admin.list_offsets(wanted, request_timeout=ANSWERS_WITHIN_S)
+            return {place.partition: one.result().offset for place, one in found.items()}
+        except KafkaException:
+            return None
+
+    return ask

@@ -3,11 +3,15 @@
 import asyncio
 import random
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import orjson
+import pytest
 from confluent_kafka import OFFSET_END, TopicPartition
 from confluent_kafka.admin import AdminClient
 from redis import Redis
@@ -52,6 +56,34 @@ async def test_kill_9_in_the_middle_of_batches_loses_and_repeats_nothing(
 
     worker.terminate()
     ledger.assert_exact()
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"), [("waits", "no fetch has ended"), ("finds nothing", "has been at")]
+)
+async def test_a_worker_whose_consumer_hangs_ends_and_the_next_one_goes_on(
+    way: str, reason: str, environment: dict[str, str], process: Processes, tmp_path: Path
+) -> None:
+    """After Kafka's death aiokafka has waited for minutes; the process looked alive."""
+    ledger = Ledger(environment)
+    program = (sys.executable, Path(__file__).with_name("hanging.py"), way)
+    hanging = Processes(tmp_path, environment, program)("worker").wait_ready()
+    first = ledger.send(user_id="ada", item_id="i1")
+    await eventually(lambda: [s for s in ledger.slates() if triggered_by(s, first)])
+    ledger.raw(b"hang", b"garbage")
+    ledger.flush()
+    last = ledger.send(user_id="ada", item_id="i2")
+    ledger.flush()
+
+    assert await asyncio.to_thread(hanging.popen.wait, 60) == 1
+    assert reason in hanging.output
+
+    process("worker").wait_ready()
+    await eventually(lambda: [s for s in ledger.slates() if triggered_by(s, last)])
+
+
+def triggered_by(slate: dict[str, Any], event: dict[str, Any]) -> bool:
+    return bool(slate["trigger"]["event_id"] == event["event_id"])
 
 
 async def test_a_fresh_consumer_group_reads_again_and_changes_nothing(

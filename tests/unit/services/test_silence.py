@@ -2,54 +2,89 @@
 
 import pytest
 
-from services.worker.silence import SILENT_FOR_S, ConsumerHangs, Silence
+from services.worker.silence import SILENT_FOR_S, STALLED_FOR_S, ConsumerHangs, Silence
 
 
-class Clock:
-    """Seconds that pass when a test says so."""
+class Worker:
+    """A consumer that has come back just now, unless a test says otherwise."""
 
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.fetched_s: float | None = None
+        self.at = {0: 5, 3: 7}
+        self.silence = Silence(
+            ends=lambda: None,
+            fetched_s=lambda: self.now_s if self.fetched_s is None else self.fetched_s,
+            positions=lambda: self.at,
+            clock=lambda: self.now_s,
+        )
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def worker() -> Worker:
+    return Worker()
 
 
-def test_who_comes_back_with_no_news_is_not_silent(clock: Clock):
+def test_who_has_nothing_to_fetch_does_not_hang(worker: Worker):
     """A shop without customers at night."""
-    silence = Silence(clock)
-
     for _ in range(100):
-        clock.now_s += 10
-        silence.check(fetched_s=clock.now_s - 1, kafka_answers=True)
+        worker.now_s += 10
+        worker.silence.check({0: 5, 3: 7})
 
 
-def test_who_does_not_come_back_hangs(clock: Clock):
+def test_who_does_not_come_back_hangs(worker: Worker):
     """Its partitions are nobody's while it says that it is alive."""
-    silence = Silence(clock)
-    fetched_s = clock.now_s + 5
-    clock.now_s = fetched_s + SILENT_FOR_S
-    silence.check(fetched_s, kafka_answers=True)
-    clock.now_s += 1
+    worker.fetched_s = worker.now_s
+    worker.now_s += SILENT_FOR_S
+    worker.silence.check({0: 5, 3: 7})
+    worker.now_s += 1
 
-    with pytest.raises(ConsumerHangs, match="61 s"):
-        silence.check(fetched_s, kafka_answers=True)
+    with pytest.raises(ConsumerHangs, match="no fetch has ended for 61 s"):
+        worker.silence.check({0: 5, 3: 7})
 
 
-def test_a_kafka_that_is_away_silences_everybody(clock: Clock):
-    """To begin anew would help nobody; the minute counts from its return."""
-    silence = Silence(clock)
-    fetched_s = clock.now_s
+def test_who_comes_back_with_nothing_where_there_is_news_hangs(worker: Worker):
+    """It may go on with other partitions meanwhile."""
+    worker.silence.check({0: 6, 3: 9})
+    worker.now_s += STALLED_FOR_S
+    worker.at = {0: 5, 3: 8}
+    worker.silence.check({0: 6, 3: 9})
+    worker.now_s += 1
+
+    with pytest.raises(ConsumerHangs, match="partition 0 has been at 5 for 121 s, and ends at 6"):
+        worker.silence.check({0: 6, 3: 9})
+
+
+def test_who_is_far_behind_and_goes_on_does_not_hang(worker: Worker):
+    """After an import the queue is hours long."""
+    for at in range(100):
+        worker.at = {0: at}
+        worker.now_s += STALLED_FOR_S
+        worker.silence.check({0: 10**6})
+
+
+def test_a_partition_that_has_gone_to_another_is_forgotten(worker: Worker):
+    """It comes back later, where it was left."""
+    worker.silence.check({0: 6, 3: 7})
+    worker.at = {3: 7}
+    worker.now_s += STALLED_FOR_S
+    worker.silence.check({0: 6, 3: 7})
+    worker.at = {0: 5, 3: 7}
+    worker.now_s += 1
+
+    worker.silence.check({0: 6, 3: 7})
+
+
+def test_a_kafka_that_is_away_silences_everybody(worker: Worker):
+    """To begin anew would help nobody; time counts from its return."""
+    worker.fetched_s = worker.now_s
+    worker.silence.check({0: 6})
     for _ in range(100):
-        clock.now_s += 10
-        silence.check(fetched_s, kafka_answers=False)
-    clock.now_s += SILENT_FOR_S
-    silence.check(fetched_s, kafka_answers=True)
-    clock.now_s += 1
+        worker.now_s += 10
+        worker.silence.check(None)
+    worker.now_s += SILENT_FOR_S
+    worker.silence.check({0: 6})
+    worker.now_s += 1
 
     with pytest.raises(ConsumerHangs):
-        silence.check(fetched_s, kafka_answers=True)
+        worker.silence.check({0: 6})

@@ -30,6 +30,7 @@ SEEK_TIMEOUT_S = 60.0
 # Once what it has fetched has lain for 0.1 s, aiokafka asks for the other partitions, and while
 # Kafka waits for news of those, for half a second, it asks for nothing else.
 NO_ROOM_S = 0.05
+LOOK_EVERY_S = 1.0
 
 
 class Consumer(aiokafka.Consumer):
@@ -43,6 +44,7 @@ class Consumer(aiokafka.Consumer):
         # them, used before its first fetch.
         self._found: tuple[int, Mapping[TP, int]] | None = None
         self._sought = -1  # the generation whose partitions are where they should be
+        self._looked_s = 0.0  # when topics were last looked for
         self.fetched_s = time.monotonic()  # when it last came back from Kafka, be it with no news
 
     async def perform_seek(self) -> None:
@@ -71,6 +73,27 @@ class Consumer(aiokafka.Consumer):
                 method_of(kafka)(*(tp for tp in kafka.assignment() if tp.topic == topic))
 
         thread.thread_loop.call_soon_threadsafe(call)
+
+    def _look_for_topics(self) -> None:
+        """
+        Ask for metadata for as long as a topic is missing in them; a change makes us join anew.
+
+        Kafka, just started, may not know its topics yet. A leader of the group who has heard that
+        assigns nothing to anybody, and aiokafka would ask again only after five minutes.
+        """
+        thread: Any = self._thread
+
+        def call() -> None:
+            if (kafka := thread._consumer) is not None:
+                cluster = kafka._client.cluster
+                if any(
+                    cluster.partitions_for_topic(one) is None for one in self.transport.take_over
+                ):
+                    kafka._client.force_metadata_update()
+
+        if time.monotonic() - self._looked_s > LOOK_EVERY_S:
+            self._looked_s = time.monotonic()
+            thread.thread_loop.call_soon_threadsafe(call)
 
     async def _starts(self) -> dict[TP, int]:
         """The lower of mark and commit for each partition: a store may have come back older."""
@@ -112,6 +135,8 @@ class Consumer(aiokafka.Consumer):
             await self.wait(self.transport.room, timeout=NO_ROOM_S)  # type: ignore[arg-type]
         generation = self.app.consumer_generation_id
         active = self._get_active_partitions()
+        if not active:
+            self._look_for_topics()
         if not active or not await self._seek_once(generation):
             await self.sleep(0.02)
             return generation, {}

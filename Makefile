@@ -45,7 +45,7 @@ types: $(BIN)/.synced
 	$(BIN)/mypy
 
 unit: $(BIN)/.synced  ## Unit tests
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q -n 2 tests/unit
 
 golden: $(BIN)/.synced  ## Recorded traffic through the pure pipeline
 	$(BIN)/pytest -q tests/golden

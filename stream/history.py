@@ -136,7 +136,7 @@ class UserRow:
 
     def verdict(self, entry: Entry) -> Outcome:
         """What becomes of an event that is newer than the row's own ``offset``."""
-        name = list_of(entry)
+        name = list_of(entry.event_type)
         entries = self.packed[name]
         full = len(entries) == LIMITS[name] * ENTRY.itemsize
         return verdict(
@@ -152,7 +152,7 @@ class UserRow:
         self.partition, self.offset = partition, entry.offset
         self.tally.append((entry.offset, outcome))
         if outcome is Outcome.FOLDED:
-            name = list_of(entry)
+            name = list_of(entry.event_type)
             entries = _insert(self.packed[name], entry)
             if len(entries) > LIMITS[name] * ENTRY.itemsize:
                 self.evicted_ms[name], _ = _ORDER.unpack_from(entries)
@@ -304,9 +304,9 @@ def verdict(
     return Outcome.FOLDED
 
 
-def list_of(entry: Entry) -> str:
-    """The list that *entry* goes to."""
-    return LIST_OF.get(entry.event_type, "interactions")
+def list_of(event_type: int) -> str:
+    """The list that an event of that type goes to."""
+    return LIST_OF.get(event_type, "interactions")
 
 
 def _holds(packed: Mapping[str, bytes], event_key: int) -> bool:

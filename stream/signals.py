@@ -122,8 +122,7 @@ def signals_of(row: UserRow, entry: Entry, *, partition: int) -> list[Delta]:
                 changes += _pair(key, other, 1.0, at_ms)
     if kind in UNDOES:
         changes += _taken_back(row, EventType(kind), key, entry.order_key)
-    if len(changes) > 1:
-        changes.sort(key=itemgetter(0))
+    changes.sort(key=itemgetter(0))
     return [
         Delta(item, partition, entry.offset, what, event_type, other, weight, when_ms)
         for item, what, event_type, other, weight, when_ms in changes

@@ -59,18 +59,18 @@ class Consumer(aiokafka.Consumer):
 
     def hold(self, topic: str) -> None:
         """Ask Kafka for nothing of *topic* until `release`; a fetch for each record costs more."""
-        self._in_its_thread(lambda kafka: kafka.pause, topic)
+        self._in_its_thread(lambda kafka: kafka.pause(*_assigned(kafka, topic)))
 
     def release(self, topic: str) -> None:
         """Go on with what `hold` has held."""
-        self._in_its_thread(lambda kafka: kafka.resume, topic)
+        self._in_its_thread(lambda kafka: kafka.resume(*_assigned(kafka, topic)))
 
-    def _in_its_thread(self, method_of: Callable[[Any], Callable[..., None]], topic: str) -> None:
+    def _in_its_thread(self, do: Callable[[Any], None]) -> None:
         thread: Any = self._thread
 
         def call() -> None:
             if (kafka := thread._consumer) is not None:  # it has ended
-                method_of(kafka)(*(tp for tp in kafka.assignment() if tp.topic == topic))
+                do(kafka)
 
         thread.thread_loop.call_soon_threadsafe(call)
 
@@ -81,19 +81,15 @@ class Consumer(aiokafka.Consumer):
         Kafka, just started, may not know its topics yet. A leader of the group who has heard that
         assigns nothing to anybody, and aiokafka would ask again only after five minutes.
         """
-        thread: Any = self._thread
 
-        def call() -> None:
-            if (kafka := thread._consumer) is not None:
-                cluster = kafka._client.cluster
-                if any(
-                    cluster.partitions_for_topic(one) is None for one in self.transport.take_over
-                ):
-                    kafka._client.force_metadata_update()
+        def look(kafka: Any) -> None:
+            partitions_of = kafka._client.cluster.partitions_for_topic
+            if any(partitions_of(topic) is None for topic in self.transport.take_over):
+                kafka._client.force_metadata_update()
 
         if time.monotonic() - self._looked_s > LOOK_EVERY_S:
             self._looked_s = time.monotonic()
-            thread.thread_loop.call_soon_threadsafe(call)
+            self._in_its_thread(look)
 
     async def _starts(self) -> dict[TP, int]:
         """The lower of mark and commit for each partition: a store may have come back older."""
@@ -172,6 +168,10 @@ class Consumer(aiokafka.Consumer):
             tp=TP(topic, partition),
             generation_id=generation,
         )
+
+
+def _assigned(kafka: Any, topic: str) -> list[TP]:
+    return [tp for tp in kafka.assignment() if tp.topic == topic]
 
 
 def _by_topic(records: Mapping[TP, list[Any]]) -> Mapping[str, Mapping[int, list[Any]]]:

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.training.arrivals import ARRIVAL, Arrivals
-from stream.event_types import EventType
-from stream.history import LIMITS, LIST_OF, Outcome, verdict
+from stream.history import LIMITS, Outcome, list_of, verdict
 
 HISTORY = 128  # the longest history that a row gives to the ranker
 _NEVER = int(np.iinfo(np.int64).min)
@@ -59,7 +58,7 @@ class Fold:
 
     def take(self, place: int, time_ms: int, offset: int, event_key: int, kind: int) -> Outcome:
         """Fold the event that lies at *place*."""
-        name = LIST_OF.get(EventType(kind), "interactions")
+        name = list_of(kind)
         entries = self._lists[name]
         full = len(entries) == LIMITS[name]
         outcome = verdict(

@@ -37,7 +37,9 @@ BARE_PREFIX = "bare-"
 WINDOW = 2048  # unanswered events at saturation: more than the two micro-batches at work
 SHIPPED_BATCH: int = WorkerSettings.model_fields["batch_size"].default
 SUSTAINED = 0.8  # of saturation
-AT_ONCE_MS, GATHERING_MS = 0, 5  # what a storefront waits for more events to send
+# What a storefront waits for more events to send. librdkafka sends a request for each partition:
+# at 1,000/s and its own 5 ms, nearly every event would be a request that Kafka answers alone.
+AT_ONCE_MS, GATHERING_MS = 0, 50
 ACTIONS = 500_000  # drawn; they repeat
 WARM_UP_S = 2.0  # before each figure at a fixed rate
 SATURATED_WARM_UP_S = 10.0  # Kafka compiles anew for a consumer of other habits
@@ -46,6 +48,7 @@ SMALL_WARM_UP_S = 30.0  # and for small ones, of which it needs some 10,000
 SMALL_WARM_UP_RATE = 300.0  # events/s
 GROWING_S = 60.0  # some 100,000 events: the rows of the items most visited are full
 SOAK_EVERY_S = 5.0
+SOAK_SATURATED_S = 60.0  # Redis writes its log anew once a minute
 READY_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 30.0
 
@@ -285,7 +288,14 @@ class Bench:
         with self._load(self._settings.prefix, self._traffics[0], AT_ONCE_MS) as load:
             load.by_schedule(SMALL_WARM_UP_RATE, min(SMALL_WARM_UP_S, 2 * self._asked.seconds))
 
-    def _saturate(self, way: str, load: Load, traffic: Traffic, meter: Meter) -> Figure:
+    def _saturate(
+        self,
+        way: str,
+        load: Load,
+        traffic: Traffic,
+        meter: Meter,
+        seconds: float | None = None,
+    ) -> Figure:
         self._say(f"{way}, {traffic.name}: saturation")
         deadline_s = time.monotonic() + ANSWER_WITHIN_S
         while not load.saturating(WINDOW, 0.5).events:  # the bare loop has just been started
@@ -295,7 +305,7 @@ class Bench:
                 raise CommandFailed(f"the {way} gave no slate. Its last line: {line}")
         load.saturating(WINDOW, min(SATURATED_WARM_UP_S, self._asked.seconds))
         before = meter.read()
-        answers = load.saturating(WINDOW, self._asked.seconds)
+        answers = load.saturating(WINDOW, seconds or self._asked.seconds)
         used = meter.read().since(before)
         figure = _figure(way, traffic, None, answers, used, meter.memory_mb())
         load.settle()
@@ -325,12 +335,13 @@ class Bench:
     def _soak(self, traffic: Traffic) -> None:
         meter = Meter(self._pids, self._metrics())
         asked_s = self._asked.soak_minutes * 60
+        saturated_s = min(SOAK_SATURATED_S, asked_s)
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
             # What items' rows grow by costs as well: saturation is measured when they have grown.
             self._say("Letting items' rows grow, for the soak")
             load.saturating(WINDOW, min(GROWING_S, asked_s))
-            rate = SUSTAINED * self._saturate(PIPELINE, load, traffic, meter).events_per_s
-            self._report.soak_rate = rate
+            top = self._saturate(PIPELINE, load, traffic, meter, saturated_s)
+            rate = self._report.soak_rate = SUSTAINED * top.events_per_s
             began_s = time.monotonic()
             while (passed_s := time.monotonic() - began_s) < asked_s:
                 self._say(f"Soak at {rate:,.0f} events/s: {passed_s / 60:.1f} min")
@@ -345,6 +356,9 @@ class Bench:
                     )
                 )
             load.settle()
+            # Whether it is the machine that has changed meanwhile.
+            after = replace(traffic, name=f"{traffic.name}, afterwards")
+            self._saturate(PIPELINE, load, after, meter, saturated_s)
 
     @contextmanager
     def _load(self, prefix: str, traffic: Traffic, linger_ms: int) -> Iterator[Load]:

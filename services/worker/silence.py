@@ -9,10 +9,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
+import structlog
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from services.kafka.connection import KafkaConnection
+
+log = structlog.get_logger()
 
 ASK_EVERY_S = 5.0
 ANSWERS_WITHIN_S = 5.0
@@ -83,16 +86,29 @@ class Silence:
 
 
 def ends_of(kafka: KafkaConnection, topic: str, partitions: int) -> Callable[[], Ends | None]:
-    """Asks for the ends of *topic* (its full name), apart from any consumer; blocks."""
+    """
+    Asks for the ends of *topic* (its full name), apart from any consumer; blocks.
+
+    A refusal is logged when it is not the last one again: a missing right would switch the watch
+    off for good.
+    """
     admin = AdminClient({**kafka.config(), "log_level": 0})
     latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     wanted = {TopicPartition(topic, p): latest for p in range(partitions)}
 
+    refused = ""
+
     def ask() -> Ends | None:
+        nonlocal refused
         try:
             found = admin.list_offsets(wanted, request_timeout=ANSWERS_WITHIN_S)
-            return {place.partition: one.result().offset for place, one in found.items()}
-        except KafkaException:
+            ends = {place.partition: one.result().offset for place, one in found.items()}
+        except KafkaException as error:
+            if (reason := error.args[0].name()) != refused:
+                log.warning("consumer_not_watched", topic=topic, reason=reason)
+                refused = reason
             return None
+        refused = ""
+        return ends
 
     return ask

@@ -142,6 +142,10 @@ class Ledger:
         found = read_topic(self.servers, self.topic(topics.RECOMMENDATIONS))
         return [orjson.loads(message.value()) for message in found if message.value()]
 
+    def slates_after(self, event: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every slate published so far that *event* triggered."""
+        return [s for s in self.slates() if s["trigger"]["event_id"] == event["event_id"]]
+
     def letters(self) -> list[Message]:
         """Every dead letter so far."""
         return read_topic(self.servers, self.topic(topics.EVENTS_DLQ))

@@ -44,7 +44,7 @@ def test_the_pipeline_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     report = json.loads(figures_file.read_text())
-    at_most, bare, sustained, by_schedule, bare_by_schedule, grown = report["figures"]
+    at_most, bare, sustained, by_schedule, bare_by_schedule, grown, afterwards = report["figures"]
     assert [at_most["way"], bare["way"]] == ["pipeline", "bare loop"]
     assert by_schedule["rate"] == 50 < sustained["rate"] < at_most["events_per_s"]
     assert (bare_by_schedule["way"], bare_by_schedule["rate"]) == ("bare loop", 50)
@@ -54,6 +54,7 @@ def test_the_pipeline_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
     assert at_most["stage_us"]["rank"] > 0
     assert report["ratios"]["uniform"] > 0
     assert grown["traffic"] == "uniform, full rows"
+    assert afterwards["traffic"] == "uniform, full rows, afterwards"
     assert report["soak_rate"] == pytest.approx(0.8 * grown["events_per_s"])
     assert len(report["soak"]) == 2  # of five seconds each, in a tenth of a minute
     assert all(moment["events_per_s"] > 0 for moment in report["soak"])

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -70,7 +69,7 @@ async def test_a_worker_whose_consumer_hangs_ends_and_the_next_one_goes_on(
     hanging = Processes(tmp_path, environment, program)("worker", worker_stop_timeout_s=3)
     hanging.wait_ready()
     first = ledger.send(user_id="ada", item_id="i1")
-    await eventually(lambda: [s for s in ledger.slates() if triggered_by(s, first)])
+    await eventually(lambda: ledger.slates_after(first))
     ledger.raw(b"hang", b"garbage")
     ledger.flush()
     last = ledger.send(user_id="ada", item_id="i2")
@@ -80,11 +79,7 @@ async def test_a_worker_whose_consumer_hangs_ends_and_the_next_one_goes_on(
     assert reason in hanging.output
 
     process("worker").wait_ready()
-    await eventually(lambda: [s for s in ledger.slates() if triggered_by(s, last)])
-
-
-def triggered_by(slate: dict[str, Any], event: dict[str, Any]) -> bool:
-    return bool(slate["trigger"]["event_id"] == event["event_id"])
+    await eventually(lambda: ledger.slates_after(last))
 
 
 async def test_a_fresh_consumer_group_reads_again_and_changes_nothing(

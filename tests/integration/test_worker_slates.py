@@ -58,7 +58,7 @@ class Shop(Ledger):
         self.flush()
 
         def answer() -> dict[str, Any] | None:
-            mine = [s for s in self.slates() if s["trigger"]["event_id"] == event["event_id"]]
+            mine = self.slates_after(event)
             return mine[-1] if mine else None
 
         found: dict[str, Any] = await eventually(answer, timeout_s=timeout_s)

@@ -1,7 +1,10 @@
 """When a consumer is taken to hang."""
 
 import pytest
+from structlog.testing import capture_logs
 
+from services.kafka.connection import KafkaConnection
+from services.worker import silence
 from services.worker.silence import SILENT_FOR_S, STALLED_FOR_S, ConsumerHangs, Silence
 
 
@@ -88,3 +91,16 @@ def test_a_kafka_that_is_away_silences_everybody(worker: Worker):
 
     with pytest.raises(ConsumerHangs):
         worker.silence.check({0: 6})
+
+
+def test_a_refusal_is_said_once_and_is_no_answer(monkeypatch: pytest.MonkeyPatch):
+    """A right that is missing would switch the watch off for good."""
+    monkeypatch.setattr(silence, "ANSWERS_WITHIN_S", 0.2)
+    ask = silence.ends_of(KafkaConnection("127.0.0.1:1"), "events.v1", partitions=2)
+
+    with capture_logs() as said:
+        assert ask() is None
+        assert ask() is None
+
+    assert [one["event"] for one in said] == ["consumer_not_watched"]
+    assert said[0]["reason"]

@@ -70,10 +70,18 @@ class Asked:
     exponents: Sequence[float] = (0.0, 1.1)  # of Zipf's law over users; 0 is uniform
     ga360: Path | None = None
     soak_minutes: float = 0.0
+    brief: bool = False  # Kafka is made for a short life: it starts sooner, and is slower
 
 
 QUICK = Asked(
-    users=200, items=300, history=10, dim=16, rates=(50.0,), seconds=1.0, exponents=(0.0,)
+    users=200,
+    items=300,
+    history=10,
+    dim=16,
+    rates=(50.0,),
+    seconds=1.0,
+    exponents=(0.0,),
+    brief=True,
 )
 
 
@@ -143,7 +151,7 @@ async def measured(
         names = ", ".join(f"HEADRACE_{name.upper()}" for name in sorted(given))
         raise CommandFailed(f"the benchmark measures servers of its own: unset {names}.")
     say("Starting Kafka, Redis, Triton and the worker")
-    options = stack.Options(workers=asked.workers)
+    options = stack.Options(workers=asked.workers, brief=asked.brief)
     os.environ["HEADRACE_BATCH_SIZE"] = str(asked.batch)  # workers have our environment
     async with stack.running(settings, options, lambda statuses: None) as running:
         await _ready(running)

@@ -8,7 +8,7 @@ from typing import Any
 from services.worker import silence
 from stream import transport
 
-silence.SILENT_FOR_S = silence.STALLED_FOR_S = 5.0
+silence.SILENT_FOR_S = silence.STALLED_FOR_S = 3.0
 silence.ASK_EVERY_S = 0.5
 HANGS_AT = b"hang"  # the key of a record
 

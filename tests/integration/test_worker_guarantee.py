@@ -66,7 +66,7 @@ async def test_a_worker_whose_consumer_hangs_ends_and_the_next_one_goes_on(
     """After Kafka's death aiokafka has waited for minutes; the process looked alive."""
     ledger = Ledger(environment)
     program = (sys.executable, Path(__file__).with_name("hanging.py"), way)
-    hanging = Processes(tmp_path, environment, program)("worker", worker_stop_timeout_s=3)
+    hanging = Processes(tmp_path, environment, program)("worker", worker_stop_timeout_s=1)
     hanging.wait_ready()
     first = ledger.send(user_id="ada", item_id="i1")
     await eventually(lambda: ledger.slates_after(first))

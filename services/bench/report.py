@@ -80,21 +80,22 @@ def plot(report: Report, file: Path) -> None:
     latency.set(xscale="log", yscale="log", xlabel="events/s", title="Event to result, ms")
     latency.legend(fontsize="x-small")
     at_most = [one for one in report.figures if one.rate is None]
-    labels = [f"{one.way}\n{one.traffic}".replace(" ", "\n") for one in at_most]
-    heights = [0.0] * len(at_most)
+    labels = [f"{one.way}, {one.traffic}" for one in at_most]
+    ends = [0.0] * len(at_most)
     for name in dict.fromkeys(name for one in at_most for name in one.cpu_us):
         values = [one.cpu_us.get(name, 0.0) for one in at_most]
-        cpu.bar(labels, values, bottom=heights, label=name)
-        heights = [height + value for height, value in zip(heights, values, strict=True)]
+        cpu.barh(labels, values, left=ends, label=name)
+        ends = [end + value for end, value in zip(ends, values, strict=True)]
+    cpu.invert_yaxis()
     cpu.set(title="CPU µs per event at saturation")
-    cpu.tick_params(axis="x", labelsize="small")
-    cpu.legend()
+    cpu.tick_params(axis="y", labelsize="small")
+    cpu.legend(fontsize="x-small")
     for memory in others:
         minutes = [one.seconds / 60 for one in report.soak]
         for name in report.soak[0].memory_mb:
             memory.plot(minutes, [one.memory_mb[name] for one in report.soak], label=name)
         memory.set(title="Memory, MB", xlabel="minutes at 80 % of saturation", ylim=(0, None))
-        memory.legend()
+        memory.legend(fontsize="x-small", loc="lower left")
     drawing.suptitle(str(report.machine))
     drawing.savefig(file)
 

@@ -70,6 +70,7 @@ class Asked:
     exponents: Sequence[float] = (0.0, 1.1)  # of Zipf's law over users; 0 is uniform
     ga360: Path | None = None
     soak_minutes: float = 0.0
+    rounds: int = 3  # of saturation, the pipeline and the bare loop in turns; the middle one counts
     brief: bool = False  # Kafka is made for a short life: it starts sooner, and is slower
 
 
@@ -81,6 +82,7 @@ QUICK = Asked(
     rates=(50.0,),
     seconds=1.0,
     exponents=(0.0,),
+    rounds=1,
     brief=True,
 )
 
@@ -238,7 +240,7 @@ class Bench:
         traffic = self._traffics[0]
         meter = Meter(self._pids, self._metrics())
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
-            self._saturate(PIPELINE, load, traffic, meter)
+            self._report.figures.append(self._saturate(PIPELINE, load, traffic, meter))
             for topic in (topics.EVENTS, topics.RECOMMENDATIONS, topics.SIGNALS):
                 each = self._log_bytes(topic) / (warmed_up + load.sent)
                 self._report.bytes_each[f"{topic}, an event"] = each
@@ -258,18 +260,22 @@ class Bench:
         return self._report
 
     def _side_by_side(self, traffic: Traffic, bare_loop: int) -> None:
-        # The one right after the other: the machine's speed changes from minute to minute.
+        # In turns: the machine's speed changes from minute to minute, and the ratio with it.
         servers = {name: self._pids[name] for name in ("kafka", "redis", "triton")}
         both = {
             PIPELINE: (self._settings.prefix, Meter(self._pids, self._metrics())),
             BARE_LOOP: (BARE_PREFIX, Meter({BARE_LOOP: bare_loop, **servers})),
         }
-        top: dict[str, float] = {}
-        for way, (prefix, meter) in both.items():
-            with self._load(prefix, traffic, GATHERING_MS) as load:
-                top[way] = self._saturate(way, load, traffic, meter).events_per_s
+        rounds: dict[str, list[Figure]] = {way: [] for way in both}
+        for _ in range(self._asked.rounds):
+            for way, (prefix, meter) in both.items():
+                with self._load(prefix, traffic, GATHERING_MS) as load:
+                    rounds[way].append(self._saturate(way, load, traffic, meter))
+        middle = {way: _middle(figures) for way, figures in rounds.items()}
+        self._report.figures += middle.values()
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
-            self._at(SUSTAINED * top[PIPELINE], PIPELINE, load, traffic, both[PIPELINE][1])
+            rate = SUSTAINED * middle[PIPELINE].events_per_s
+            self._at(rate, PIPELINE, load, traffic, both[PIPELINE][1])
         for rate in self._asked.rates:
             for way, (prefix, meter) in both.items():
                 with self._load(prefix, traffic, AT_ONCE_MS) as load:
@@ -317,7 +323,6 @@ class Bench:
         used = meter.read().since(before)
         figure = _figure(way, traffic, None, answers, used, meter.memory_mb())
         load.settle()
-        self._report.figures.append(figure)
         return figure
 
     def _at(self, rate: float, way: str, load: Load, traffic: Traffic, meter: Meter) -> None:
@@ -349,6 +354,7 @@ class Bench:
             self._say("Letting items' rows grow, for the soak")
             load.saturating(WINDOW, min(GROWING_S, asked_s))
             top = self._saturate(PIPELINE, load, traffic, meter, saturated_s)
+            self._report.figures.append(top)
             rate = self._report.soak_rate = SUSTAINED * top.events_per_s
             began_s = time.monotonic()
             while (passed_s := time.monotonic() - began_s) < asked_s:
@@ -366,7 +372,8 @@ class Bench:
             load.settle()
             # Whether it is the machine that has changed meanwhile.
             after = replace(traffic, name=f"{traffic.name}, afterwards")
-            self._saturate(PIPELINE, load, after, meter, saturated_s)
+            figure = self._saturate(PIPELINE, load, after, meter, saturated_s)
+            self._report.figures.append(figure)
 
     @contextmanager
     def _load(self, prefix: str, traffic: Traffic, linger_ms: int) -> Iterator[Load]:
@@ -409,6 +416,11 @@ def _traffics(asked: Asked) -> list[Traffic]:
     if asked.ga360:
         traffics.append(Traffic.of_log("ga360", Ga360.read(asked.ga360).log))
     return traffics
+
+
+def _middle(figures: Sequence[Figure]) -> Figure:
+    """The one whose CPU time is the median."""
+    return sorted(figures, key=lambda one: one.total_cpu_us)[len(figures) // 2]
 
 
 def _figure(

@@ -2,7 +2,8 @@
 
 import os
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -47,15 +48,13 @@ class Meter:
 
     def read(self) -> Reading:
         """What has been used until now."""
-        cpu_s = {
-            name: sum(map(_cpu_s, _family(process))) for name, process in self._processes.items()
-        }
+        cpu_s = {name: _of_family(process, _cpu_s) for name, process in self._processes.items()}
         samples: dict[tuple[str, str], float] = {}
         for address in self._metrics:
             for name, value in _scrape(address).items():
                 samples[name] = samples.get(name, 0.0) + value
         return Reading(
-            cpu_s | {GENERATOR: _cpu_s(self._own)},
+            cpu_s | {GENERATOR: _own_cpu_s(self._own)},
             {stage: value for (name, stage), value in samples.items() if name == f"{STAGE}_sum"},
             samples.get((f"{BATCH}_count", ""), 0.0),
             samples.get((f"{BATCH}_sum", ""), 0.0),
@@ -64,16 +63,27 @@ class Meter:
     def memory_mb(self) -> dict[str, float]:
         """Resident memory by process, pages shared with others divided among them."""
         return {
-            name: sum(one.memory_full_info().pss for one in _family(process)) / 1e6
+            name: _of_family(process, lambda one: float(one.memory_full_info().pss)) / 1e6
             for name, process in self._processes.items()
         }
 
 
-def _family(process: psutil.Process) -> list[psutil.Process]:
-    return [process, *process.children(recursive=True)]
+def _of_family(process: psutil.Process, used: Callable[[psutil.Process], float]) -> float:
+    """What *process* has *used*, and those of its children that still live."""
+    total = used(process)
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # as Redis' own does, once it has written the log anew
+            total += used(child)
+    return total
 
 
 def _cpu_s(process: psutil.Process) -> float:
+    """Its own, and that of children that have ended."""
+    times = process.cpu_times()
+    return float(sum((times.user, times.system, times.children_user, times.children_system)))
+
+
+def _own_cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
 

@@ -18,7 +18,8 @@ class Machine:
     Attributes:
         cores: That this process may use.
         flags: Those of `FLAGS` that the processor has.
-        python: Its version and build: one built with --enable-optimizations takes a tenth less.
+        python: Its version and its compiler's. They do not say whether it was built with
+            --enable-optimizations, which takes a tenth from a worker's CPU time.
         load: Processes that wanted a core in the minute before: above 0, others took part.
     """
 

@@ -2,12 +2,13 @@
 
 import os
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+
+from services.processes import of_family, own_cpu_s
 
 GENERATOR = "generator"
 STAGE, BATCH = "headrace_stage_seconds", "headrace_batch_events"
@@ -48,13 +49,13 @@ class Meter:
 
     def read(self) -> Reading:
         """What has been used until now."""
-        cpu_s = {name: _of_family(process, _cpu_s) for name, process in self._processes.items()}
+        cpu_s = {name: of_family(process, _cpu_s) for name, process in self._processes.items()}
         samples: dict[tuple[str, str], float] = {}
         for address in self._metrics:
             for name, value in _scrape(address).items():
                 samples[name] = samples.get(name, 0.0) + value
         return Reading(
-            cpu_s | {GENERATOR: _own_cpu_s(self._own)},
+            cpu_s | {GENERATOR: own_cpu_s(self._own)},
             {stage: value for (name, stage), value in samples.items() if name == f"{STAGE}_sum"},
             samples.get((f"{BATCH}_count", ""), 0.0),
             samples.get((f"{BATCH}_sum", ""), 0.0),
@@ -63,29 +64,15 @@ class Meter:
     def memory_mb(self) -> dict[str, float]:
         """Resident memory by process, pages shared with others divided among them."""
         return {
-            name: _of_family(process, lambda one: float(one.memory_full_info().pss)) / 1e6
+            name: of_family(process, lambda one: float(one.memory_full_info().pss)) / 1e6
             for name, process in self._processes.items()
         }
-
-
-def _of_family(process: psutil.Process, used: Callable[[psutil.Process], float]) -> float:
-    """What *process* has *used*, and those of its children that still live."""
-    total = used(process)
-    for child in process.children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # as Redis' own does, once it has written the log anew
-            total += used(child)
-    return total
 
 
 def _cpu_s(process: psutil.Process) -> float:
     """Its own, and that of children that have ended."""
     times = process.cpu_times()
-    return float(sum((times.user, times.system, times.children_user, times.children_system)))
-
-
-def _own_cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+    return own_cpu_s(process) + float(times.children_user + times.children_system)
 
 
 def _scrape(address: str) -> dict[tuple[str, str], float]:

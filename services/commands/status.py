@@ -14,6 +14,7 @@ from services.commands.up import DATA_DIR
 from services.connection import connect, running_stack
 from services.embedded.display import table
 from services.embedded.part import Status
+from services.processes import of_family, own_cpu_s
 from services.settings import Settings
 
 POLL_S = 0.2
@@ -64,12 +65,11 @@ def _used(pid: int | None) -> tuple[float | None, float | None]:
         return None, None
     try:
         parent = psutil.Process(pid)
-        family = [parent, *parent.children(recursive=True)]
-        times = [one.cpu_times() for one in family]
-        memory = sum(one.memory_info().rss for one in family)
+        cpu_s = of_family(parent, own_cpu_s)
+        memory = of_family(parent, lambda one: float(one.memory_info().rss))
     except psutil.NoSuchProcess:
         return None, None
-    return round(sum(time.user + time.system for time in times), 2), round(memory / 1e6, 1)
+    return round(cpu_s, 2), round(memory / 1e6, 1)
 
 
 def _all_ready(parts: Mapping[str, Mapping[str, Any]]) -> bool:

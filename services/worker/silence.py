@@ -95,7 +95,6 @@ def ends_of(kafka: KafkaConnection, topic: str, partitions: int) -> Callable[[],
     admin = AdminClient({**kafka.config(), "log_level": 0})
     latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     wanted = {TopicPartition(topic, p): latest for p in range(partitions)}
-
     refused = ""
 
     def ask() -> Ends | None:

@@ -6,10 +6,10 @@ Messages of `RankerUnavailable` start with one of four reasons, fit for a metric
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -74,7 +74,7 @@ class TritonRanker:
         self._client: Client | None = None
         self._contracts: dict[str, Contract] = {}
         self._circuits: dict[str, Circuit] = {}  # by version
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, Pace] = defaultdict(Pace)
 
     async def rank(
         self, inputs: Sequence[RankerInput], *, version: str, deadline_s: float
@@ -96,19 +96,14 @@ class TritonRanker:
     async def _rank_in_parts(
         self, inputs: Sequence[RankerInput], version: str, deadline_s: float
     ) -> Ranked:
-        """One request after the other, each of as many users as are answered in time."""
-        pace = self._paces.setdefault(version, Pace())
-        parts: list[Ranked] = []
-        asked = 0
-        while asked < len(inputs):
-            some = inputs[asked:][: pace.users(deadline_s)]
-            started_s = perf_counter()
-            try:
-                parts.append(await self._rank_in_time(some, version, deadline_s))
-            finally:
-                pace.took(len(some), perf_counter() - started_s)
-            asked += len(some)
-        return _joined(parts)
+        contract = await self.contract(version, deadline_s=deadline_s)
+        answers = await self._paces[version].asked(
+            partial(self._rank_in_time, version=version, deadline_s=deadline_s),
+            inputs,
+            most=contract.max_batch,
+            deadline_s=deadline_s,
+        )
+        return _joined(answers)
 
     async def _rank_in_time(
         self, inputs: Sequence[RankerInput], version: str, deadline_s: float
@@ -152,18 +147,8 @@ class TritonRanker:
 
     async def _rank(self, inputs: Sequence[RankerInput], version: str, deadline_s: float) -> Ranked:
         contract = await self.contract(version, deadline_s=deadline_s)
-        parts = [
-            await infer(
-                self._connected(),
-                self._model,
-                version,
-                contract,
-                pad(inputs[start : start + contract.max_batch], contract.history_length),
-                deadline_s,
-            )
-            for start in range(0, len(inputs), contract.max_batch)
-        ]
-        return _joined(parts)
+        tensors = pad(inputs, contract.history_length)
+        return await infer(self._connected(), self._model, version, contract, tensors, deadline_s)
 
     def _connected(self) -> Client:
         # Made at the first call, because a channel belongs to the event loop it is made in.

@@ -1,4 +1,9 @@
-"""How many users are asked for at once."""
+"""How many users are asked for at once, and whose turn it is."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
 
 from services.models.pace import Pace
 
@@ -50,3 +55,61 @@ def test_a_user_alone_says_little():
     pace.took(1, 0.005)
 
     assert (pace.users(DEADLINE_S) or 0) > 500
+
+
+class OneAtATime:
+    """A server that answers requests in their order, when it is told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self._answers: list[asyncio.Future[str]] = []
+
+    async def __call__(self, users: Sequence[str]) -> str:
+        self.sent.append("".join(users))
+        self._answers.append(asyncio.get_running_loop().create_future())
+        return await self._answers[-1]
+
+    async def answer(self) -> None:
+        """The oldest request that waits."""
+        waiting = next(answer for answer in self._answers if not answer.done())
+        waiting.set_result(self.sent[self._answers.index(waiting)])
+        await _all_that_can_go_on()
+
+
+async def _all_that_can_go_on() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_batch_is_asked_for_before_the_next_one_begins():
+    """In alternation neither would have its slates until both had been ranked."""
+    pace, server = Pace(), OneAtATime()
+    first = asyncio.create_task(pace.asked(server, "aaabbb", most=3, deadline_s=DEADLINE_S))
+    second = asyncio.create_task(pace.asked(server, "cccd", most=3, deadline_s=DEADLINE_S))
+
+    await _all_that_can_go_on()
+    assert server.sent == ["aaa"]
+    await server.answer()
+    # The first batch's last request is on its way, and the next batch's first one behind it.
+    assert server.sent == ["aaa", "bbb", "ccc"]
+    await server.answer()
+    assert await first == ["aaa", "bbb"]
+    await server.answer()
+    await server.answer()
+    assert await second == ["ccc", "d"]
+
+
+async def test_a_batch_that_fails_gives_its_turn_away():
+    """Triton was killed in the middle of one."""
+    pace, server = Pace(), OneAtATime()
+
+    async def refuse(users: Sequence[str]) -> str:
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await pace.asked(refuse, "aaabbb", most=3, deadline_s=DEADLINE_S)
+    second = asyncio.create_task(pace.asked(server, "c", most=3, deadline_s=DEADLINE_S))
+    await _all_that_can_go_on()
+    await server.answer()
+
+    assert await second == ["c"]

@@ -84,35 +84,39 @@ class RowOnlineStore(RedisOnlineStore):
     def replace_bytes(
         self,
         config: RepoConfig,
-        new: Sequence[tuple[FeatureView, Mapping[Key, Replacement]]],
-        expected: Sequence[tuple[FeatureView, Mapping[Key, str]]] = (),
+        view: FeatureView,
+        new: Mapping[Key, Replacement],
+        expected: tuple[FeatureView, Mapping[Key, str]] | None = None,
     ) -> None:
         """
-        Replace the one feature of each view for each key, all of them or none, in one round trip.
+        Replace the one feature of *view* for each key, all of them or none, in one round trip.
 
-        Beside a view's feature its hash has a field ``_applied:<view>``, which Feast ignores.
+        Beside the view's feature its hash has a field ``_applied:<view>``, which Feast ignores.
         A call that is repeated because its answer was lost finds its own values, and is content.
 
         Args:
-            new: Views, keys, and the values that replace what is expected there.
-            expected: What must be applied elsewhere for this to be written.
+            new: The values, and what each of them replaces.
+            expected: What must be applied in another view for this to be written.
 
         Raises:
             StateMoved: If anything expected is not so. Nothing is written.
             redis.RedisError: If Redis does not answer after the retries. All or nothing may have
                 been written.
         """
-        if call := _replacement(config, new, expected):
+        if new:
+            call = _replacement(config, view, new, expected)
             _require_unmoved(self._send(config, call))
 
     async def replace_bytes_async(
         self,
         config: RepoConfig,
-        new: Sequence[tuple[FeatureView, Mapping[Key, Replacement]]],
-        expected: Sequence[tuple[FeatureView, Mapping[Key, str]]] = (),
+        view: FeatureView,
+        new: Mapping[Key, Replacement],
+        expected: tuple[FeatureView, Mapping[Key, str]] | None = None,
     ) -> None:
         """As `replace_bytes`. If it is cancelled, all or nothing may have been written."""
-        if call := _replacement(config, new, expected):
+        if new:
+            call = _replacement(config, view, new, expected)
             _require_unmoved(await self._send_async(config, call))
 
     def _send(self, config: RepoConfig, call: _Call) -> Any:
@@ -170,25 +174,19 @@ def _values(
 
 def _replacement(
     config: RepoConfig,
-    new: Sequence[tuple[FeatureView, Mapping[Key, Replacement]]],
-    expected: Sequence[tuple[FeatureView, Mapping[Key, str]]],
-) -> _Call | None:
-    """The call that replaces all of *new*; None if that is nothing."""
-    redis_keys: list[bytes] = []
-    arguments: list[bytes | str | int] = [_timestamp(datetime.now(UTC))]
-    for view, rows in new:
-        field, timestamp_field = _fields(view)
-        redis_keys += _redis_keys(config, view, list(rows))
-        for row in rows.values():
-            value = Value(bytes_val=row.value).SerializeToString()
-            arguments += [_applied_field(view), row.expected, row.applied]
-            arguments += [timestamp_field, field, value]
-    replaced = len(redis_keys)
-    for view, others in expected:
-        redis_keys += _redis_keys(config, view, list(others))
-        for applied in others.values():
-            arguments += [_applied_field(view), applied]
-    return _Call(REPLACE, redis_keys, [replaced, *arguments]) if replaced else None
+    view: FeatureView,
+    new: Mapping[Key, Replacement],
+    expected: tuple[FeatureView, Mapping[Key, str]] | None,
+) -> _Call:
+    other, applied = expected or (view, {})
+    field, timestamp_field = _fields(view)
+    arguments: list[bytes | str | int] = [len(new), _timestamp(datetime.now(UTC))]
+    arguments += [_applied_field(view), timestamp_field, field, _applied_field(other)]
+    for row in new.values():
+        value = Value(bytes_val=row.value).SerializeToString()
+        arguments += (row.expected, row.applied, value)
+    keys = _redis_keys(config, view, list(new)) + _redis_keys(config, other, list(applied))
+    return _Call(REPLACE, keys, [*arguments, *applied.values()])
 
 
 def _require_unmoved(moved: bytes | None) -> None:

@@ -1,32 +1,33 @@
 -- Compare-and-set of many hashes: all of them or none. See RowOnlineStore.replace_bytes.
 -- KEYS: the hashes to replace, then those that are only compared.
--- ARGV: how many are replaced; their timestamp; for each of them: the field that says what is
--- applied, what it must say, what it will say, timestamp field, value field, value; for each of the
--- others: the field that says what is applied, and what it must say.
+-- ARGV: what is the same for all: how many are replaced; their timestamp; the fields of what is
+-- applied to them, of their timestamp and of their value; of what is applied to the others. Then for
+-- each that is replaced: what must be applied, what will be, the value; for each other: what must be.
 -- Returns what has moved; nothing if all is written.
 local REPLACED, TIMESTAMP = tonumber(ARGV[1]), ARGV[2]
+local APPLIED, TIMESTAMP_FIELD, VALUE_FIELD, OTHERS_APPLIED = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local FIRST = 7
 
-local function difference(i, at)
-  local stored = redis.call('HGET', KEYS[i], ARGV[at]) or ''
-  if stored == ARGV[at + 1] then return nil, stored end
-  return ARGV[at] .. ' is "' .. stored .. '", not "' .. ARGV[at + 1] .. '"', stored
+local function difference(i, field, expected)
+  local stored = redis.call('HGET', KEYS[i], field) or ''
+  if stored == expected then return nil, stored end
+  return field .. ' is "' .. stored .. '", not "' .. expected .. '"', stored
 end
 
-local at, moved, written = 3, nil, true
+local moved, written = nil, true
 for i = 1, REPLACED do
-  local found, stored = difference(i, at)
+  local at = FIRST + (i - 1) * 3
+  local found, stored = difference(i, APPLIED, ARGV[at])
   moved = moved or found
-  written = written and stored == ARGV[at + 2]
-  at = at + 6
+  written = written and stored == ARGV[at + 1]
 end
 if written then moved = nil end -- the same call again, whose answer was lost on the way
 for i = REPLACED + 1, #KEYS do
-  moved = moved or difference(i, at)
-  at = at + 2
+  moved = moved or difference(i, OTHERS_APPLIED, ARGV[FIRST + REPLACED * 3 + i - REPLACED - 1])
 end
 if moved then return moved end
 
 for i = 1, REPLACED do
-  at = 3 + (i - 1) * 6
-  redis.call('HSET', KEYS[i], ARGV[at], ARGV[at + 2], ARGV[at + 3], TIMESTAMP, ARGV[at + 4], ARGV[at + 5])
+  local at = FIRST + (i - 1) * 3
+  redis.call('HSET', KEYS[i], APPLIED, ARGV[at + 1], TIMESTAMP_FIELD, TIMESTAMP, VALUE_FIELD, ARGV[at + 2])
 end

@@ -98,12 +98,12 @@ class FeatureRows(Generic[K]):
     ) -> None:
         """Replace rows, while the marks of their partitions are still the expected ones."""
         self._online.replace_bytes(
-            self._config, [(self._rows, rows)], [(self._marks, expected_marks or {})]
+            self._config, self._rows, rows, (self._marks, expected_marks or {})
         )
 
     def write_marks(self, marks: Mapping[int, Replacement]) -> None:
         """Replace marks."""
-        self._online.replace_bytes(self._config, [(self._marks, marks)])
+        self._online.replace_bytes(self._config, self._marks, marks)
 
     def close(self) -> None:
         """Close the connections."""
@@ -142,12 +142,12 @@ class AsyncRows(Generic[K]):
     ) -> None:
         """Replace rows, while the marks of their partitions are still the expected ones."""
         await self._online.replace_bytes_async(
-            self._config, [(self._rows, rows)], [(self._marks, expected_marks)]
+            self._config, self._rows, rows, (self._marks, expected_marks)
         )
 
     async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
         """Replace marks."""
-        await self._online.replace_bytes_async(self._config, [(self._marks, marks)])
+        await self._online.replace_bytes_async(self._config, self._marks, marks)
 
     async def aclose(self) -> None:
         """Close the connections, in the event loop that has used them."""

@@ -136,19 +136,16 @@ def compose(
     model: ModelVersion | None,
 ) -> Recommendation:
     """The slate that *considered* make: those that may be shown, in their order."""
-    shown = [
-        (one.item_id, one.score, one.source)
-        for one in considered
-        if one.item_id is not None and not one.hidden
-    ]
-    items = [
-        RecommendedItem(item_id, rank, score, (source,))
-        for rank, (item_id, score, source) in enumerate(shown, start=1)
-    ]
-    strategy = _strategy({source for _, _, source in shown})
+    items: list[RecommendedItem] = []
+    sources: set[str] = set()
+    for one in considered:
+        if one.item_id is not None and not one.hidden:
+            items.append(RecommendedItem(one.item_id, len(items) + 1, one.score, (one.source,)))
+            sources.add(one.source)
+    strategy = _strategy(sources)
     return Recommendation(
         recommendation_id=recommendation_id(
-            user_id, surface, state, [item_id for item_id, _, _ in shown]
+            user_id, surface, state, [item.item_id for item in items]
         ),
         user_id=user_id,
         surface=surface,

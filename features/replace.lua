@@ -7,6 +7,7 @@
 local REPLACED, TIMESTAMP = tonumber(ARGV[1]), ARGV[2]
 local APPLIED, TIMESTAMP_FIELD, VALUE_FIELD, OTHERS_APPLIED = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local FIRST = 7
+local FIRST_OTHER = FIRST + REPLACED * 3
 
 local function difference(i, field, expected)
   local stored = redis.call('HGET', KEYS[i], field) or ''
@@ -23,7 +24,7 @@ for i = 1, REPLACED do
 end
 if written then moved = nil end -- the same call again, whose answer was lost on the way
 for i = REPLACED + 1, #KEYS do
-  moved = moved or difference(i, OTHERS_APPLIED, ARGV[FIRST + REPLACED * 3 + i - REPLACED - 1])
+  moved = moved or difference(i, OTHERS_APPLIED, ARGV[FIRST_OTHER + i - REPLACED - 1])
 end
 if moved then return moved end
 

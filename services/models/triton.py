@@ -86,33 +86,58 @@ class TritonRanker:
             RankerUnavailable: If the answer is late, missing or malformed; at once while the
                 version's `Circuit` is open.
         """
-        if version not in self._circuits:
-            opened = partial(self._circuit_opened, version)
-            self._circuits[version] = Circuit(partial(self._probe, version), opened)
-        return await self._circuits[version].call(
-            partial(self._rank_in_parts, inputs, version, deadline_s)
-        )
+        known = self._contracts.get(version)
+        try:
+            return await self._rank_in_parts(inputs, version, deadline_s)
+        except RankerUnavailable as error:
+            # Triton has one contract for all versions of a model: another kind of version that
+            # was loaded beside this one may have changed it.
+            if known is None or error.kind != "refused":
+                raise
+            if await self._contract(version, deadline_s) == known:
+                raise
+            return await self._rank_in_parts(inputs, version, deadline_s)
 
     async def _rank_in_parts(
         self, inputs: Sequence[RankerInput], version: str, deadline_s: float
     ) -> Ranked:
-        contract = await self.contract(version, deadline_s=deadline_s)
-        answers = await self._paces[version].asked(
-            partial(self._rank_in_time, version=version, deadline_s=deadline_s),
-            inputs,
-            most=contract.max_batch,
-            deadline_s=deadline_s,
-        )
-        return _joined(answers)
+        contract = await self._contract(version, deadline_s)
 
-    async def _rank_in_time(
-        self, inputs: Sequence[RankerInput], version: str, deadline_s: float
+        async def ask(some: Sequence[RankerInput]) -> Ranked:
+            # Each request, and not the batch: one that waits for its turn meets an open circuit.
+            rank = partial(self._rank, some, version, contract, deadline_s)
+            return await self._circuit(version).call(rank)
+
+        pace = self._paces[version]
+        return _joined(
+            await pace.asked(ask, inputs, most=contract.max_batch, deadline_s=deadline_s)
+        )
+
+    async def _rank(
+        self, inputs: Sequence[RankerInput], version: str, contract: Contract, deadline_s: float
     ) -> Ranked:
+        tensors = pad(inputs, contract.history_length)
         try:
             async with asyncio.timeout(deadline_s):
-                return await self._rank_as_promised(inputs, version, deadline_s)
-        except TimeoutError:
+                return await infer(
+                    self._connected(), self._model, version, contract, tensors, deadline_s
+                )
+        except (RankerUnavailable, TimeoutError) as error:
+            self._contracts.pop(version, None)  # it may be another's: read again before the next
+            if isinstance(error, RankerUnavailable):
+                raise
             raise RankerUnavailable(f"late: no answer within {deadline_s * 1000:.0f} ms") from None
+
+    async def _contract(self, version: str, deadline_s: float) -> Contract:
+        return await self._circuit(version).call(
+            partial(self.contract, version, deadline_s=deadline_s)
+        )
+
+    def _circuit(self, version: str) -> Circuit:
+        if version not in self._circuits:
+            opened = partial(self._circuit_opened, version)
+            self._circuits[version] = Circuit(partial(self._probe, version), opened)
+        return self._circuits[version]
 
     async def contract(self, version: str, *, deadline_s: float) -> Contract:
         """What *version* expects and promises; asked once. Raises `RankerUnavailable`."""
@@ -128,27 +153,6 @@ class TritonRanker:
         if self._client is not None:
             await self._client.close()
             self._client = None
-
-    async def _rank_as_promised(
-        self, inputs: Sequence[RankerInput], version: str, deadline_s: float
-    ) -> Ranked:
-        known = self._contracts.get(version)
-        try:
-            return await self._rank(inputs, version, deadline_s)
-        except RankerUnavailable as error:
-            # Triton has one contract for all versions of a model: another kind of version that
-            # was loaded beside this one may have changed it.
-            self._contracts.pop(version, None)
-            if known is None or error.kind != "refused":
-                raise
-            if await self.contract(version, deadline_s=deadline_s) == known:
-                raise
-            return await self._rank(inputs, version, deadline_s)
-
-    async def _rank(self, inputs: Sequence[RankerInput], version: str, deadline_s: float) -> Ranked:
-        contract = await self.contract(version, deadline_s=deadline_s)
-        tensors = pad(inputs, contract.history_length)
-        return await infer(self._connected(), self._model, version, contract, tensors, deadline_s)
 
     def _connected(self) -> Client:
         # Made at the first call, because a channel belongs to the event loop it is made in.

@@ -173,6 +173,18 @@ async def test_a_batch_larger_than_triton_takes_is_split(shop: Shop, ranker: Tri
     assert (ranked.item_keys[:, 0] == KEYS[6]).all() and len(ranked.scores) == 300
 
 
+async def test_a_batch_that_triton_no_longer_takes_whole_is_split_anew(
+    shop: Shop, ranker: TritonRanker
+):
+    """A version of another kind, loaded beside this one, may have lowered what Triton takes."""
+    await ranker.rank([WALKER], version=shop.version, deadline_s=10.0)
+    ranker._contracts[shop.version] = replace(ranker._contracts[shop.version], max_batch=1000)
+
+    ranked = await ranker.rank([WALKER] * 300, version=shop.version, deadline_s=10.0)
+
+    assert (ranked.item_keys[:, 0] == KEYS[6]).all() and len(ranked.scores) == 300
+
+
 async def test_asked_for_in_parts_each_user_has_the_same_answer(
     shop: Shop, ranker: TritonRanker, monkeypatch: pytest.MonkeyPatch
 ):
@@ -327,3 +339,22 @@ async def test_a_hung_model_costs_one_deadline_then_fails_fast_then_heals(
         stub.send_signal(signal.SIGCONT)
 
     assert await healed(ranker, version, within_s=10.0) < 5.0
+
+
+async def test_a_batch_that_waits_for_its_turn_does_not_wait_for_a_hung_model(
+    shop: Shop, ranker: TritonRanker, stack: Servers
+):
+    """It was let through before anybody knew."""
+    version = shop.version
+    await ranker.rank([WALKER], version=version, deadline_s=5.0)
+    (stub,) = stubs(stack.models_dir, version)
+    stub.send_signal(signal.SIGSTOP)
+    try:
+        batches = [ranker.rank([WALKER] * 300, version=version, deadline_s=0.5) for _ in range(2)]
+        first, second = await asyncio.gather(*batches, return_exceptions=True)
+    finally:
+        stub.send_signal(signal.SIGCONT)
+
+    assert "no answer within 500 ms" in str(first)
+    assert "not asked" in str(second)
+    await healed(ranker, version, within_s=10.0)

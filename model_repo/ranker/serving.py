@@ -84,6 +84,19 @@ class Version:
         other._fast = other._exact if self._fast is self._exact else traced(self._fast, inputs)
         return other
 
+    def warm_up(self, most: int) -> None:
+        """
+        Rank up to *most* users at once, before anybody waits for it.
+
+        A first call compiles, and on a GPU records the graph of each size that requests can have.
+        """
+        sizes = (1, 1, SAMPLED_ROWS)  # a trace is compiled at its second call
+        if self._graphs:
+            sizes = tuple(1 << power for power in range((most - 1).bit_length() + 1))
+        inputs = [np.resize(one, (sizes[-1], one.shape[1])) for one in sampled_inputs(self)]
+        for size in sizes:
+            self.rank(*(one[:size] for one in inputs))
+
     @torch.inference_mode()
     def rank(
         self,

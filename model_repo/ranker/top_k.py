@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 SCORES_AT_ONCE = 1 << 22  # 16 MB of float32: more of them no longer stay near the core
+SCORES_AT_ONCE_ON_GPU = 1 << 26  # 256 MB: of a million items for 256 users fewer took half longer
 
 
 def best_items(
@@ -22,7 +23,8 @@ def best_items(
     Returns:
         Scores ``(B, k)`` and the rows of *items* that they belong to, ``(B, k)`` int64.
     """
-    at_once = max(k, SCORES_AT_ONCE // max(len(users), 1))
+    most = SCORES_AT_ONCE_ON_GPU if users.is_cuda else SCORES_AT_ONCE
+    at_once = max(k, most // max(len(users), 1))
     rows, values = added
     scores, places = [], []
     for start in range(0, len(items), at_once):

@@ -21,6 +21,7 @@ class Machine:
         python: Its version and its compiler's. They do not say whether it was built with
             --enable-optimizations, which takes a tenth from a worker's CPU time.
         load: Processes that wanted a core in the minute before: above 0, others took part.
+        gpu: That the model runs on, or None.
     """
 
     processor: str
@@ -28,10 +29,11 @@ class Machine:
     flags: tuple[str, ...]
     python: str
     load: float
+    gpu: str | None = None
 
     @classmethod
-    def this(cls) -> Self:
-        """The one that this runs on."""
+    def this(cls, device: str) -> Self:
+        """The one that this runs on; the model's *device* is ``cpu`` or ``gpu``."""
         about = Path("/proc/cpuinfo").read_text()
         name = re.search(r"^model name\s*:\s*(.*)$", about, re.MULTILINE)
         found = set(about.split())
@@ -41,12 +43,20 @@ class Machine:
             flags=tuple(flag for flag in FLAGS if flag in found),
             python=f"{platform.python_version()} ({platform.python_compiler()})",
             load=os.getloadavg()[0],
+            gpu=_gpu() if device == "gpu" else None,
         )
 
     def __str__(self) -> str:
         flags = ", ".join(self.flags)
         bf16 = "" if "avx512_bf16" in self.flags else " (no avx512_bf16: the goals assume it)"
+        gpu = f", model on {self.gpu}" if self.gpu else ""
         return (
-            f"{self.processor}, {self.cores} cores, {flags}{bf16}, Python {self.python}, "
+            f"{self.processor}, {self.cores} cores, {flags}{bf16}{gpu}, Python {self.python}, "
             f"load {self.load:.1f} before"
         )
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()

@@ -34,7 +34,7 @@ from stream.topics import with_prefix
 
 PIPELINE, BARE_LOOP = "pipeline", "bare loop"
 BARE_PREFIX = "bare-"
-WINDOW = 2048  # unanswered events at saturation: more than the two micro-batches at work
+WINDOW = 2048  # unanswered events at saturation, of each worker: more than its two micro-batches
 SHIPPED_BATCH: int = WorkerSettings.model_fields["batch_size"].default
 SUSTAINED = 0.8  # of saturation
 # What a storefront waits for more events to send. librdkafka sends a request for each partition:
@@ -63,6 +63,7 @@ class Asked:
     items: int = 12_000
     history: int = 50
     dim: int = 64
+    device: str = "cpu"  # of the model: ``cpu`` or ``gpu``
     workers: int = 1
     batch: int = SHIPPED_BATCH  # events in a micro-batch, at most
     rates: Sequence[float] = (50, 100, 500, 1000)
@@ -183,13 +184,14 @@ class Bench:
         say: Say,
     ) -> None:
         self._asked = asked
+        self._window = WINDOW * asked.workers
         self._settings = settings
         self._addresses = {name: status.address for name, status in statuses.items()}
         self._pids = {name: status.pid for name, status in statuses.items() if status.pid}
         self._traffics = traffics
         self._version = version
         self._say = say
-        self._report = Report(Machine.this(), asked)
+        self._report = Report(Machine.this(asked.device), asked)
 
     @classmethod
     def prepared(
@@ -216,6 +218,7 @@ class Bench:
             triton_address=settings.triton_address,
             kafka=settings.kafka,
             prefix=settings.prefix,
+            device=asked.device,
         )
         version = deploy(directory, serving)
         bench = cls(asked, settings, statuses, traffics, version, say)
@@ -294,7 +297,7 @@ class Bench:
         """How many events it took."""
         self._say("Warming up")
         with self._load(self._settings.prefix, self._traffics[0], GATHERING_MS) as load:
-            load.saturating(WINDOW, min(FIRST_WARM_UP_S, 2 * self._asked.seconds))
+            load.saturating(self._window, min(FIRST_WARM_UP_S, 2 * self._asked.seconds))
             load.settle()
             return load.sent
 
@@ -312,14 +315,14 @@ class Bench:
     ) -> Figure:
         self._say(f"{way}, {traffic.name}: saturation")
         deadline_s = time.monotonic() + ANSWER_WITHIN_S
-        while not load.saturating(WINDOW, 0.5).events:  # the bare loop has just been started
+        while not load.saturating(self._window, 0.5).events:  # the bare loop has just been started
             if time.monotonic() > deadline_s:
                 log = "worker-1" if way == PIPELINE else "bare-loop"
                 line = last_line(self._settings.data_dir / "logs" / f"{log}.log")
                 raise CommandFailed(f"the {way} gave no slate. Its last line: {line}")
-        load.saturating(WINDOW, min(SATURATED_WARM_UP_S, self._asked.seconds))
+        load.saturating(self._window, min(SATURATED_WARM_UP_S, self._asked.seconds))
         before = meter.read()
-        answers = load.saturating(WINDOW, seconds or self._asked.seconds)
+        answers = load.saturating(self._window, seconds or self._asked.seconds)
         used = meter.read().since(before)
         figure = _figure(way, traffic, None, answers, used, meter.memory_mb())
         load.settle()
@@ -352,7 +355,7 @@ class Bench:
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
             # What items' rows grow by costs as well: saturation is measured when they have grown.
             self._say("Letting items' rows grow, for the soak")
-            load.saturating(WINDOW, min(GROWING_S, asked_s))
+            load.saturating(self._window, min(GROWING_S, asked_s))
             top = self._saturate(PIPELINE, load, traffic, meter, saturated_s)
             self._report.figures.append(top)
             rate = self._report.soak_rate = SUSTAINED * top.events_per_s

@@ -42,6 +42,7 @@ class Asked:
     catalogues: Sequence[int]
     batches: Sequence[int]
     dim: int
+    device: str  # ``cpu`` or ``gpu``, of Triton and of what runs in this process
     seconds: float  # of calls for each figure, at least, and never fewer than five calls
 
 
@@ -74,10 +75,10 @@ async def measured(
         folder = models / f"bench-{catalogue}"
         directory = _write(folder / "1", catalogue, asked.dim)
         try:
-            await load_exactly(triton, folder, ["1"], "cpu")
+            await load_exactly(triton, folder, ["1"], asked.device)
             figures += await _at(catalogue, asked, directory, triton, folder.name, say)
         finally:
-            await load_exactly(triton, folder, [], "cpu")
+            await load_exactly(triton, folder, [], asked.device)
             remove_version(directory)
     return figures
 
@@ -90,7 +91,7 @@ async def _at(
     model: str,
     say: Callable[[str], None],
 ) -> list[Figure]:
-    plain = Version.load(directory)
+    plain = Version.load(directory, device="cuda" if asked.device == "gpu" else "cpu")
     version, why = fastest(plain)
     say(f"{catalogue:,} items: {why}")
     figures = []
@@ -138,11 +139,11 @@ def _calling(version: Version, tensors: Tensors) -> Callable[[], Awaitable[None]
 
 def _product_alone(version: Version, batch: int) -> Callable[[], Awaitable[None]]:
     """What no ranker can do without: a score of each item, and the best of them."""
-    users = torch.randn(batch, version.item_vectors.shape[1])
+    users = torch.randn(batch, version.item_vectors.shape[1]).to(version.item_vectors.device)
 
     async def run() -> None:
         with torch.inference_mode():
-            (users @ version.item_vectors.T).topk(version.k)
+            _fetch((users @ version.item_vectors.T).topk(version.k))
 
     return run
 
@@ -150,16 +151,21 @@ def _product_alone(version: Version, batch: int) -> Callable[[], Awaitable[None]
 def _stock(version: Version, tensors: Tensors) -> Callable[[], Awaitable[None]]:
     """The same network as anybody would run it: float32, every position, a plain top-k."""
     network, places = version.network, np.searchsorted(version.item_keys, tensors["item_keys"]) + 1
-    items = torch.from_numpy(places)
+    items = torch.from_numpy(places).to(version.item_vectors.device)
     others = torch.ones_like(items)
     tokens = (items, *[others] * 6)
 
     async def run() -> None:
         with torch.inference_mode():
             users = network(tokens).users[:, -1]
-            network.scores(users, version.item_vectors).topk(version.k)
+            _fetch(network.scores(users, version.item_vectors).topk(version.k))
 
     return run
+
+
+def _fetch(best: "torch.return_types.topk") -> None:
+    """Wait for it, as whoever asks has to: a GPU answers later than PyTorch returns."""
+    best.values.cpu(), best.indices.cpu()
 
 
 async def _back_to_back(run: Callable[[], Awaitable[None]], seconds: float) -> list[float]:

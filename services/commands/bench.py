@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 CATALOGUES = (1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 32, 256)
+DEVICE = click.option(
+    "--device", type=click.Choice(("cpu", "gpu")), default="cpu", show_default=True,
+    envvar="HEADRACE_TRITON_DEVICE", help="Where Triton runs the model.",
+)  # fmt: skip
 NOBODY = "127.0.0.1:1"  # an address where nothing listens
 
 
@@ -50,6 +54,7 @@ def bench() -> None:
     help="Actions of each user before the first event, and those that the model reads.",
 )  # fmt: skip
 @click.option("--dim", type=click.IntRange(2), default=64, show_default=True, help="Of the model.")
+@DEVICE
 @click.option("--workers", type=click.IntRange(1, 8), default=1, show_default=True)
 @click.option(
     "--rate", "rates", type=click.FloatRange(1), multiple=True, default=(50, 100, 500, 1000),
@@ -80,7 +85,8 @@ def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **aske
     from services.bench.pipeline import QUICK, Asked, Bench, measured
 
     console = Console(stderr=True)
-    chosen = replace(QUICK, soak_minutes=asked["soak_minutes"]) if quick else Asked(**asked)
+    kept = {name: asked[name] for name in ("soak_minutes", "device")}
+    chosen = replace(QUICK, **kept) if quick else Asked(**asked)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         settings = connect(WorkerSettings, data_dir=Path(scratch))
         with console.status("Starting") as status:
@@ -148,6 +154,7 @@ def _say(status: "Status", what: str, line: str) -> None:
     show_default=True, help="Users in a request; may be given several times.",
 )  # fmt: skip
 @click.option("--dim", type=click.IntRange(2), default=64, show_default=True)
+@DEVICE
 @click.option(
     "--seconds", type=click.FloatRange(0), default=2.0, show_default=True, help="For each figure."
 )
@@ -156,6 +163,7 @@ def serving(
     catalogues: "Sequence[int]",
     batches: "Sequence[int]",
     dim: int,
+    device: str,
     seconds: float,
     json_file: Path | None,
 ) -> None:
@@ -167,7 +175,7 @@ def serving(
     """
     from services.bench.serving import Asked
 
-    asked = Asked(catalogues, batches, dim, seconds)
+    asked = Asked(catalogues, batches, dim, device, seconds)
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         figures = asyncio.run(_with_triton(asked, Path(scratch), console))

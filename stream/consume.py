@@ -21,7 +21,7 @@ from stream.records import Record
 log = structlog.get_logger()
 
 COMMIT_EVERY_S = 1.0
-FEW = 1 / 24  # of a full batch: for fewer, a second batch beside the first is not worth its cost
+FEW = 1 / 4  # of a full batch: for fewer, a second batch beside the first is not worth its cost
 
 Handle = Callable[[Sequence[Record]], Awaitable[Mapping[int, int]]]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model_repo.ranker.network import Network, Shape
-from model_repo.ranker.serving import Version
+from model_repo.ranker.serving import Version, fastest
 from stream.keys import item_key
 from tests.tiny_model import TINY, build_tiny_version, clicks_on
 
@@ -47,6 +47,15 @@ def test_an_answer_does_not_depend_on_who_shares_the_batch(version: Version):
         alone = version.rank(*asked(history))
         np.testing.assert_allclose(alone.scores[0], together.scores[row], atol=1e-5)
         np.testing.assert_array_equal(alone.item_keys[0], together.item_keys[row])
+
+
+def test_warming_up_changes_no_answer(directory: Path, version: Version):
+    warm, _ = fastest(Version.load(directory))
+    warm.warm_up(256)
+
+    answer, same = (one.rank(*asked(list(KEYS[3:6]))) for one in (warm, version))
+    np.testing.assert_allclose(answer.scores, same.scores, atol=1e-5)
+    np.testing.assert_array_equal(answer.item_keys, same.item_keys)
 
 
 @pytest.mark.parametrize("used", range(1, LENGTH + 1))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from services.errors import CommandFailed
+
 FLAGS = ("avx512_bf16", "amx_bf16", "avx512f", "avx2")  # that decide how fast the ranker is
 
 
@@ -53,6 +55,16 @@ class Machine:
         return (
             f"{self.processor}, {self.cores} cores, {flags}{bf16}{gpu}, Python {self.python}, "
             f"load {self.load:.1f} before"
+        )
+
+
+def require(device: str) -> None:
+    """Raises `CommandFailed` if *device* is ``gpu`` and there is none."""
+    import torch
+
+    if device == "gpu" and not torch.cuda.is_available():
+        raise CommandFailed(
+            "PyTorch finds no GPU. Look whether `nvidia-smi` does, or measure with --device cpu."
         )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.bench.load import Answers, Load, Traffic
-from services.bench.machine import Machine
+from services.bench.machine import Machine, require
 from services.bench.preparing import deploy, fill_histories, put_catalogue, write_random_version
 from services.bench.usage import Meter, Reading
 from services.embedded import stack
@@ -153,6 +153,7 @@ async def measured(
     if given:
         names = ", ".join(f"HEADRACE_{name.upper()}" for name in sorted(given))
         raise CommandFailed(f"the benchmark measures servers of its own: unset {names}.")
+    require(asked.device)
     say("Starting Kafka, Redis, Triton and the worker")
     options = stack.Options(workers=asked.workers, brief=asked.brief)
     os.environ["HEADRACE_BATCH_SIZE"] = str(asked.batch)  # workers have our environment

@@ -173,8 +173,10 @@ def serving(
     Beside both: the matrix product and top-k that no ranker can do without, and the same network
     as PyTorch runs it by itself. One thread each. The ranker's weights are random.
     """
+    from services.bench.machine import require
     from services.bench.serving import Asked
 
+    require(device)
     asked = Asked(catalogues, batches, dim, device, seconds)
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:

@@ -24,3 +24,8 @@ def own_cpu_s(process: psutil.Process) -> float:
     """CPU seconds of *process*, without any child's."""
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def own_pss_bytes(process: psutil.Process) -> float:
+    """Memory of *process*, pages that it shares divided among those who share them."""
+    return float(process.memory_full_info().pss)

@@ -37,9 +37,8 @@ class TritonPythonModel:
 
         torch.set_num_threads(int(_parameter(config, "threads", "1")))
         device = "cuda" if args["model_instance_kind"] == "GPU" else "cpu"
-        version, why = fastest(Version.load(Path(__file__).parent, device=device))
-        version.warm_up(max(1, config.get("max_batch_size", 0)))
-        self.version = version
+        self.version, why = fastest(Version.load(Path(__file__).parent, device=device))
+        self.version.warm_up(config.get("max_batch_size", 1))
         pb_utils.Logger.log_info(f"{args['model_name']} {args['model_version']} computes in {why}")
 
     def execute(self, requests):

@@ -58,11 +58,11 @@ class Machine:
         )
 
 
-def require(device: str) -> None:
-    """Raises `CommandFailed` if *device* is ``gpu`` and there is none."""
+def require_gpu() -> None:
+    """Raises `CommandFailed` if there is none."""
     import torch
 
-    if device == "gpu" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise CommandFailed(
             "PyTorch finds no GPU. Look whether `nvidia-smi` does, or measure with --device cpu."
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.bench.load import Answers, Load, Traffic
-from services.bench.machine import Machine, require
+from services.bench.machine import Machine
 from services.bench.preparing import deploy, fill_histories, put_catalogue, write_random_version
 from services.bench.usage import Meter, Reading
 from services.embedded import stack
@@ -74,6 +74,11 @@ class Asked:
     soak_minutes: float = 0.0
     rounds: int = 3  # of saturation, the pipeline and the bare loop in turns; the middle one counts
     brief: bool = False  # Kafka is made for a short life: it starts sooner, and is slower
+
+    @property
+    def window(self) -> int:
+        """Unanswered events at saturation."""
+        return WINDOW * self.workers
 
 
 QUICK = Asked(
@@ -154,7 +159,6 @@ async def measured(
     if given:
         names = ", ".join(f"HEADRACE_{name.upper()}" for name in sorted(given))
         raise CommandFailed(f"the benchmark measures servers of its own: unset {names}.")
-    require(asked.device)
     say("Starting Kafka, Redis, Triton and the worker")
     options = stack.Options(workers=asked.workers, brief=asked.brief)
     os.environ["HEADRACE_BATCH_SIZE"] = str(asked.batch)  # workers have our environment
@@ -190,7 +194,6 @@ class Bench:
         say: Say,
     ) -> None:
         self._asked = asked
-        self._window = WINDOW * asked.workers
         self._settings = settings
         self._addresses = {name: status.address for name, status in statuses.items()}
         self._pids = {name: status.pid for name, status in statuses.items() if status.pid}
@@ -303,7 +306,7 @@ class Bench:
         """How many events it took."""
         self._say("Warming up")
         with self._load(self._settings.prefix, self._traffics[0], GATHERING_MS) as load:
-            load.saturating(self._window, min(FIRST_WARM_UP_S, 2 * self._asked.seconds))
+            load.saturating(self._asked.window, min(FIRST_WARM_UP_S, 2 * self._asked.seconds))
             load.settle()
             return load.sent
 
@@ -321,14 +324,15 @@ class Bench:
     ) -> Figure:
         self._say(f"{way}, {traffic.name}: saturation")
         deadline_s = time.monotonic() + ANSWER_WITHIN_S
-        while not load.saturating(self._window, 0.5).events:  # the bare loop has just been started
+        # The bare loop has just been started.
+        while not load.saturating(self._asked.window, 0.5).events:
             if time.monotonic() > deadline_s:
                 log = "worker-1" if way == PIPELINE else "bare-loop"
                 line = last_line(self._settings.data_dir / "logs" / f"{log}.log")
                 raise CommandFailed(f"the {way} gave no slate. Its last line: {line}")
-        load.saturating(self._window, min(SATURATED_WARM_UP_S, self._asked.seconds))
+        load.saturating(self._asked.window, min(SATURATED_WARM_UP_S, self._asked.seconds))
         before = meter.read()
-        answers = load.saturating(self._window, seconds or self._asked.seconds)
+        answers = load.saturating(self._asked.window, seconds or self._asked.seconds)
         used = meter.read().since(before)
         figure = _figure(way, traffic, None, answers, used, meter.memory_mb())
         load.settle()
@@ -361,7 +365,7 @@ class Bench:
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
             # What items' rows grow by costs as well: saturation is measured when they have grown.
             self._say("Letting items' rows grow, for the soak")
-            load.saturating(self._window, min(GROWING_S, asked_s))
+            load.saturating(self._asked.window, min(GROWING_S, asked_s))
             top = self._saturate(PIPELINE, load, traffic, meter, saturated_s)
             self._report.figures.append(top)
             rate = self._report.soak_rate = SUSTAINED * top.events_per_s

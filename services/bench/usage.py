@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.processes import of_family, own_cpu_s
+from services.processes import of_family, own_cpu_s, own_pss_bytes
 
 GENERATOR = "generator"
 STAGE, BATCH = "headrace_stage_seconds", "headrace_batch_events"
@@ -64,7 +64,7 @@ class Meter:
     def memory_mb(self) -> dict[str, float]:
         """Resident memory by process, pages shared with others divided among them."""
         return {
-            name: of_family(process, lambda one: float(one.memory_full_info().pss)) / 1e6
+            name: of_family(process, own_pss_bytes) / 1e6
             for name, process in self._processes.items()
         }
 

@@ -25,11 +25,21 @@ if TYPE_CHECKING:
 
 CATALOGUES = (1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 32, 256)
+NOBODY = "127.0.0.1:1"  # an address where nothing listens
+
+
+def _present(context: click.Context, option: click.Parameter, device: str) -> str:
+    if device == "gpu":
+        from services.bench.machine import require_gpu
+
+        require_gpu()
+    return device
+
+
 DEVICE = click.option(
     "--device", type=click.Choice(("cpu", "gpu")), default="cpu", show_default=True,
-    envvar="HEADRACE_TRITON_DEVICE", help="Where Triton runs the model.",
+    envvar="HEADRACE_TRITON_DEVICE", callback=_present, help="Where Triton runs the model.",
 )  # fmt: skip
-NOBODY = "127.0.0.1:1"  # an address where nothing listens
 
 
 class PipelineByDefault(click.Group):
@@ -173,10 +183,8 @@ def serving(
     Beside both: the matrix product and top-k that no ranker can do without, and the same network
     as PyTorch runs it by itself. One thread each. The ranker's weights are random.
     """
-    from services.bench.machine import require
     from services.bench.serving import Asked
 
-    require(device)
     asked = Asked(catalogues, batches, dim, device, seconds)
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:

@@ -74,14 +74,14 @@ def _environment(installation: Installation) -> dict[str, str]:
     ours.pop("VIRTUAL_ENV", None)
     stub = installation.stub
     # The user's own come last: where there is a GPU, they may lead to its driver.
-    libraries = [str(stub.libraries), str(installation.triton_libraries)]
-    libraries += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+    theirs = os.environ.get("LD_LIBRARY_PATH", "")
+    libraries = (str(stub.libraries), str(installation.triton_libraries), theirs)
     return {
         **ours,
         # The stub takes the first python3 on the PATH and ignores PYTHONPATH.
         "PATH": f"{stub.python.parent}:{os.environ.get('PATH', os.defpath)}",
         # Our libpython first: the system's may be an older 3.11.
-        "LD_LIBRARY_PATH": ":".join(libraries),
+        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
         "HF_HUB_OFFLINE": "1",
         # Keep what is freed: taken anew from the kernel page by page, the scores of 256 users cost
         # 9 ms of 72. But no more of it than a large batch needs. In bytes, as glibc reads them.

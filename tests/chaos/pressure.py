@@ -22,6 +22,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from services.processes import of_family
 from stream import topics
 from tests.chaos.generator import WHALE, Generator, Traffic
 from tests.chaos.recovery import Waiting, Watch
@@ -154,8 +155,7 @@ def _fairness(figures: Figures, generator: Generator, latencies: Latencies) -> N
 
 
 def _memory_mb(pid: int) -> float:
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    return sum(process.memory_info().rss for process in family) / 1e6
+    return of_family(psutil.Process(pid), lambda one: float(one.memory_info().rss)) / 1e6
 
 
 def goals(figures: Figures) -> list[tuple[str, str, bool]]:

@@ -27,7 +27,7 @@ from rich.table import Table
 from services.connection import running_stack
 from services.kafka.connection import KafkaConnection
 from services.kafka.slates import poll_slates, whole_topic
-from services.processes import of_family
+from services.processes import of_family, own_pss_bytes
 from stream import topics
 from stream.deployments import Deployment
 from tests.integration.ledger import Ledger, read_topic
@@ -163,7 +163,7 @@ def followed_after_s(states: Sequence[tuple[float, Deployment]], arrivals: Arriv
 
 def memory_mb(pid: int) -> float:
     """Of a process and its children, shared pages divided among those who share them."""
-    return of_family(psutil.Process(pid), lambda one: float(one.memory_full_info().pss)) / 1e6
+    return of_family(psutil.Process(pid), own_pss_bytes) / 1e6
 
 
 def model(environment: dict[str, str], *arguments: str) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from time import perf_counter
 from typing import Any
 
 import faust
@@ -45,8 +46,8 @@ class MicroBatches:
             for each partition. What it raises stops the worker, and nothing is committed.
         batch_size: Most records in a micro-batch.
         lanes: Most micro-batches in flight.
-        every_s: The least from one micro-batch of a lane to its next, unless it was full. Nothing
-            is fetched in the meantime.
+        every_s: The least from the start of a lane's micro-batch to that of its next, unless it
+            was full. Nothing is fetched from its end on.
         room: Cleared while every lane has records waiting, set while one has not: then there is no
             hurry, and a fetch for each record would cost more than it brings.
         on_ready: Called whenever partitions have been assigned, be it none.
@@ -169,6 +170,7 @@ class MicroBatches:
             # No await from here to the lock: a revocation sees the batch either waiting or at work.
             records = self._take(lane)
             if records:
+                began_s = perf_counter()
                 partitions = {record.partition for record in records}
                 self._at_work |= partitions
                 async with self._in_flight[lane]:
@@ -176,15 +178,15 @@ class MicroBatches:
                 self._at_work -= partitions
                 self._wake_lanes()
                 if len(records) < self._batch_size:
-                    await self._pause()
+                    await self._pause(began_s + self._every_s - perf_counter())
             else:
                 self._arrived[lane].clear()
 
-    async def _pause(self) -> None:
-        if self._every_s:
+    async def _pause(self, seconds: float) -> None:
+        if seconds > 0:
             consumer: Any = self._app.consumer
             consumer.hold(self._topic)
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(seconds)
             consumer.release(self._topic)
 
     def _take(self, lane: int) -> list[Record]:

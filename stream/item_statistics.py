@@ -1,14 +1,17 @@
 """
 The owner of items: takes in `signals.v1` and keeps the rows of the items on its partitions.
 
-One batch is one write: what has arrived is folded into rows in memory, the rows that changed are
-replaced together, then the trending lists, then the marks. Whatever is killed, a repeat finds in
-each row how far it has come.
+What has arrived is folded into rows in memory; the rows that changed are replaced, then the
+trending lists, then the marks. Whatever is killed, a repeat finds in each row how far it has come.
+
+Slates are made on the same thread and wait for the same Redis, and they are in a hurry: statistics
+are made in short turns, with rests between them, and written a part at a time.
 """
 
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +24,9 @@ from stream.signals import Deltas, from_bytes
 from stream.state import Replacement
 from stream.trending import Trending
 
-PACKED_AT_ONCE = 16  # rows, before whoever makes slates has a turn: a third of a millisecond
+WRITTEN_AT_ONCE = 128  # rows: Redis does nothing else for a millisecond
+TURN_S = 0.001  # of work, and then
+REST_S = 0.002
 
 
 class ItemStore(Protocol):
@@ -97,6 +102,7 @@ class ItemStatistics:
         Raises:
             StateMoved: If another worker has taken over, or the store has come back older.
         """
+        turns = _Turns()
         batch = [(record, from_bytes(record.value or b"")) for record in records]
         keys = np.unique(np.concatenate([deltas["item_key"] for _, deltas in batch])).tolist()
         marks = await self._load(keys, sorted({record.partition for record in records}))
@@ -106,9 +112,9 @@ class ItemStatistics:
             marks[record.partition].settle(
                 record.offset, Outcome.FOLDED if news else Outcome.DUPLICATE
             )
-            await asyncio.sleep(0)  # slates go first
-        await self._write(before, marks)
-        await self._rank(batch, marks)
+            await turns.rest()
+        await self._write(before, marks, turns)
+        await self._rank(batch, marks, turns)
         await self._items.write_marks(self._marks.replacements(marks))
         self._marks.wrote(marks)
         self._forget()
@@ -123,19 +129,24 @@ class ItemStatistics:
             self._rows.move_to_end(key)
         return self._marks.check(dict(zip(partitions, marks, strict=True)))
 
-    async def _write(self, before: Mapping[int, str], marks: Mapping[int, Mark]) -> None:
-        """Replace the rows that are no longer as they were *before*, all of them or none."""
+    async def _write(
+        self, before: Mapping[int, str], marks: Mapping[int, Mark], turns: "_Turns"
+    ) -> None:
+        """Replace the rows that are no longer as they were *before*."""
+        expected = self._marks.expected(marks)
         changed: dict[int, Replacement] = {}
-        for place, (key, applied) in enumerate(before.items()):
-            if not place % PACKED_AT_ONCE:
-                await asyncio.sleep(0)  # slates go first
+        for key, applied in before.items():
             row = self._rows[key]
             if (now_applied := row.applied) != applied:
                 changed[key] = Replacement(row.to_bytes(), applied, now_applied)
-        await self._items.write_rows(changed, self._marks.expected(marks))
+            if len(changed) == WRITTEN_AT_ONCE:
+                await self._items.write_rows(changed, expected)
+                changed = {}
+            await turns.rest()
+        await self._items.write_rows(changed, expected)
 
     async def _rank(
-        self, batch: Sequence[tuple[Record, Deltas]], marks: Mapping[int, Mark]
+        self, batch: Sequence[tuple[Record, Deltas]], marks: Mapping[int, Mark], turns: "_Turns"
     ) -> None:
         """
         Place every item of *batch* in its partition's trending lists, and replace those.
@@ -149,6 +160,7 @@ class ItemStatistics:
         for key, partition in placed.items():
             score, category = self._rows[key].log_interest(), self._category_of(key)
             self._lists[partition].put(key, score, category)
+            await turns.rest()
         for partition, mark in marks.items():
             self._lists[partition].next_offset = mark.next_offset
         await self._trending.write_rows(
@@ -164,3 +176,16 @@ class ItemStatistics:
         """Keep in memory the items touched last."""
         while len(self._rows) > self._in_memory:
             self._rows.popitem(last=False)
+
+
+class _Turns:
+    """Turns of work with rests in between, in which others have the thread."""
+
+    def __init__(self) -> None:
+        self._began_s = perf_counter()
+
+    async def rest(self) -> None:
+        """Rest if this turn has lasted long enough."""
+        if perf_counter() - self._began_s > TURN_S:
+            await asyncio.sleep(REST_S)
+            self._began_s = perf_counter()

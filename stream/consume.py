@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 COMMIT_EVERY_S = 1.0
 FEW = 1 / 4  # of a full batch: for fewer, a second batch beside the first is not worth its cost
+NEARLY_DONE = 0.7  # of a batch's usual time: what is fetched from here on arrives as it ends
 
 Handle = Callable[[Sequence[Record]], Awaitable[Mapping[int, int]]]
 
@@ -48,8 +49,9 @@ class MicroBatches:
         lanes: Most micro-batches in flight.
         every_s: The least from the start of a lane's micro-batch to that of its next, unless it
             was full. Nothing is fetched from its end on.
-        room: Cleared while every lane has records waiting, set while one has not: then there is no
-            hurry, and a fetch for each record would cost more than it brings.
+        room: Cleared while there is no hurry to fetch, because records wait or are at work; set
+            when a micro-batch is nearly done, so that the next one has what has come by then. A
+            fetch for each record costs more than it brings, and what comes early is old when taken.
         on_ready: Called whenever partitions have been assigned, be it none.
     """
 
@@ -78,6 +80,7 @@ class MicroBatches:
         self._arrived = [asyncio.Event() for _ in range(lanes)]
         self._in_flight = [asyncio.Lock() for _ in range(lanes)]
         self._at_work: set[int] = set()  # partitions of the batches in flight
+        self._usual_s = 0.0  # from a micro-batch's start to its end, lately
         self._assigned = asyncio.Event()
         self._settled: dict[TP, int] = {}  # the next offset of each partition
         self._uncommitted: dict[TP, int] = {}
@@ -155,7 +158,7 @@ class MicroBatches:
             self._arrived[self._lane_of(partition)].set()
 
     def _see_room(self) -> None:
-        if len(set(map(self._lane_of, self._waiting))) == len(self._in_flight):
+        if self._at_work or self._waiting:
             self._room.clear()
         else:
             self._room.set()
@@ -176,11 +179,13 @@ class MicroBatches:
                 async with self._in_flight[lane]:
                     await self._handle_batch(records)
                 self._at_work -= partitions
+                self._see_room()
                 self._wake_lanes()
                 if len(records) < self._batch_size:
                     await self._pause(began_s + self._every_s - perf_counter())
             else:
                 self._arrived[lane].clear()
+                self._see_room()
 
     async def _pause(self, seconds: float) -> None:
         if seconds > 0:
@@ -205,7 +210,6 @@ class MicroBatches:
                 self._app.consumer.resume_partitions({TP(self._topic, partition)})
             if not waiting:
                 del self._waiting[partition]
-        self._see_room()
         return taken
 
     def _open_to(self, lane: int) -> list[tuple[int, deque[Any]]]:
@@ -219,7 +223,13 @@ class MicroBatches:
         ]
 
     async def _handle_batch(self, records: Sequence[Record]) -> None:
+        began_s = perf_counter()
+        self._room.clear()
+        soon = NEARLY_DONE * self._usual_s
+        nearly_done = asyncio.get_running_loop().call_later(soon, self._room.set)
         offsets = await self._handle(records)
+        nearly_done.cancel()
+        self._usual_s += (perf_counter() - began_s - self._usual_s) / 8
         settled = {TP(self._topic, partition): at for partition, at in offsets.items()}
         self._settled |= settled
         self._uncommitted |= settled

@@ -1,11 +1,15 @@
 """
-Faust's Kafka transport, with two differences: where it begins to read, and how much it hands over.
+Faust's Kafka transport, with three differences: where it begins to read, how much it hands over,
+and when it asks Kafka.
 
 Faust begins where the group has committed, and goes on from the log's beginning if that is gone.
 Here each partition begins where its mark says, and a log that no longer reaches so far is refused.
 
 Faust makes four tasks for each record; here what was fetched of a topic is one message, whose value
 maps its partitions to their records, so the cost is the fetch's and not the record's.
+
+aiokafka asks Kafka as soon as it has handed over what it had, and then not again until that is
+taken, so whoever lets records gather gets those of before. Here it asks when it is asked.
 """
 
 import asyncio
@@ -27,10 +31,45 @@ TakeOver = Callable[[Sequence[int]], Awaitable[Mapping[int, int]]]
 """Told which partitions of a topic are now ours, answers with the next offset of each one."""
 
 SEEK_TIMEOUT_S = 60.0
-# Once what it has fetched has lain for 0.1 s, aiokafka asks for the other partitions, and while
-# Kafka waits for news of those, for half a second, it asks for nothing else.
-NO_ROOM_S = 0.05
+NO_ROOM_S = 0.05  # the most between two fetches while records are in no hurry
 LOOK_EVERY_S = 1.0
+
+
+class ConsumerThread(aiokafka.AIOKafkaConsumerThread):
+    """Keeps all partitions paused but while it fetches. To be called in its own thread only."""
+
+    _consumer: Any  # aiokafka's
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._held: set[str] = set()  # topics
+        self._wanted: set[TP] = set()  # by the fetch that is under way
+
+    def hold(self, topic: str) -> None:
+        """Ask Kafka for nothing of *topic* until `release`."""
+        self._held.add(topic)
+        self._consumer.pause(*(tp for tp in self._consumer.assignment() if tp.topic == topic))
+
+    def release(self, topic: str) -> None:
+        """Go on with what `hold` has held."""
+        self._held.discard(topic)
+        self._resume_wanted()
+
+    def _resume_wanted(self) -> None:
+        wanted = (tp for tp in self._consumer.assignment() if tp in self._wanted)
+        self._consumer.resume(*(tp for tp in wanted if tp.topic not in self._held))
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: set[TP], *args: Any, **kwargs: Any
+    ) -> Mapping[TP, list[Any]]:
+        self._wanted = active_partitions
+        self._resume_wanted()
+        try:
+            return await super()._fetch_records(consumer, active_partitions, *args, **kwargs)
+        finally:
+            # Before the loop's next turn, in which aiokafka would ask anew.
+            self._wanted = set()
+            consumer.pause(*consumer.assignment())
 
 
 class Consumer(aiokafka.Consumer):
@@ -47,6 +86,9 @@ class Consumer(aiokafka.Consumer):
         self._looked_s = 0.0  # when topics were last looked for
         self.fetched_s = time.monotonic()  # when it last came back from Kafka, be it with no news
 
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
     async def perform_seek(self) -> None:
         """Find out where to begin; Faust calls this once partitions have been assigned."""
         generation = self.app.consumer_generation_id
@@ -59,18 +101,18 @@ class Consumer(aiokafka.Consumer):
 
     def hold(self, topic: str) -> None:
         """Ask Kafka for nothing of *topic* until `release`; a fetch for each record costs more."""
-        self._in_its_thread(lambda kafka: kafka.pause(*_assigned(kafka, topic)))
+        self._in_its_thread(lambda thread: thread.hold(topic))
 
     def release(self, topic: str) -> None:
         """Go on with what `hold` has held."""
-        self._in_its_thread(lambda kafka: kafka.resume(*_assigned(kafka, topic)))
+        self._in_its_thread(lambda thread: thread.release(topic))
 
     def _in_its_thread(self, do: Callable[[Any], None]) -> None:
         thread: Any = self._thread
 
         def call() -> None:
-            if (kafka := thread._consumer) is not None:  # it has ended
-                do(kafka)
+            if thread._consumer is not None:  # it has ended
+                do(thread)
 
         thread.thread_loop.call_soon_threadsafe(call)
 
@@ -82,7 +124,8 @@ class Consumer(aiokafka.Consumer):
         assigns nothing to anybody, and aiokafka would ask again only after five minutes.
         """
 
-        def look(kafka: Any) -> None:
+        def look(thread: Any) -> None:
+            kafka = thread._consumer
             partitions_of = kafka._client.cluster.partitions_for_topic
             if any(partitions_of(topic) is None for topic in self.transport.take_over):
                 kafka._client.force_metadata_update()
@@ -168,10 +211,6 @@ class Consumer(aiokafka.Consumer):
             tp=TP(topic, partition),
             generation_id=generation,
         )
-
-
-def _assigned(kafka: Any, topic: str) -> list[TP]:
-    return [tp for tp in kafka.assignment() if tp.topic == topic]
 
 
 def _by_topic(records: Mapping[TP, list[Any]]) -> Mapping[str, Mapping[int, list[Any]]]:

@@ -192,38 +192,40 @@ async def test_what_is_at_work_for_all_lanes_is_not_taken_again_by_its_own() -> 
     assert [len(batch) for batch in worker.handled] == [2, 9]
 
 
-async def test_there_is_no_room_while_every_lane_has_records_waiting() -> None:
+async def test_there_is_room_again_when_a_batch_is_nearly_done() -> None:
     """Else each event that comes under load is a fetch of its own."""
-    async with Worker(batch_size=1, lanes=2) as worker:
+    async with Worker(batch_size=1) as worker:
         worker.stream.put(0, [1])
-        worker.stream.put(1, [1])
-        await turn()
-        at_work = worker.room.is_set()
-        worker.stream.put(0, [2])
-        await turn()
-        one_waits = worker.room.is_set()
-        worker.stream.put(1, [2])
-        await turn()
-        both_wait = worker.room.is_set()
+        await asyncio.sleep(0.8)  # so it usually takes some 0.1 s
         worker.open.set()
         await turn()
+        idle = worker.room.is_set()
+        worker.open.clear()
+        worker.stream.put(0, [2])
+        await turn()
+        begun = worker.room.is_set()
+        await asyncio.sleep(0.2)
+        nearly_done = worker.room.is_set()
 
-        assert (at_work, one_waits, both_wait) == (True, True, False)
-        assert worker.room.is_set()
+        assert (idle, begun, nearly_done) == (True, False, True)
+        assert len(worker.handled) == 1
 
 
 async def test_a_rebalance_makes_room() -> None:
     """What waited is dropped: its partitions may come back, and are fetched from again."""
     async with Worker(batch_size=1) as worker:
-        worker.stream.put(0, [1, 2])
+        worker.stream.put(0, [1])
         await turn()
-        assert not worker.room.is_set()
+        worker.stream.put(0, [2])
+        await turn()
+        waits = worker.room.is_set()
         settling = asyncio.create_task(worker.batches.settle())
-        await turn()
-
-        assert worker.room.is_set()
         worker.open.set()
         await settling
+        await turn()
+
+        assert not waits
+        assert worker.room.is_set()
 
 
 async def test_what_was_fetched_under_an_older_generation_is_dropped() -> None:

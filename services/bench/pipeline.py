@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
+from services.bench.figures import BARE_LOOP, PIPELINE, Asked, Figure, Moment, Report
 from services.bench.load import Answers, Load, Traffic
 from services.bench.machine import Machine
 from services.bench.preparing import deploy, fill_histories, put_catalogue, write_random_version
@@ -33,10 +34,7 @@ from stream import topics
 from stream.history import LIMITS
 from stream.topics import with_prefix
 
-PIPELINE, BARE_LOOP = "pipeline", "bare loop"
 BARE_PREFIX = "bare-"
-WINDOW = 2048  # unanswered events at saturation, of each worker: more than its two micro-batches
-SHIPPED_BATCH: int = WorkerSettings.model_fields["batch_size"].default
 SUSTAINED = 0.8  # of saturation
 # What a storefront waits for more events to send. librdkafka sends a request for each partition:
 # at 1,000/s and its own 5 ms, nearly every event would be a request that Kafka answers alone.
@@ -54,91 +52,6 @@ READY_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 30.0
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is measured."""
-
-    users: int = 20_000
-    items: int = 12_000
-    history: int = 50
-    dim: int = 64
-    device: str = "cpu"  # of the model: ``cpu`` or ``gpu``
-    workers: int = 1
-    batch: int = SHIPPED_BATCH  # events in a micro-batch, at most
-    rates: Sequence[float] = (50, 100, 500, 1000)
-    seconds: float = 15.0  # of each figure
-    exponents: Sequence[float] = (0.0, 1.1)  # of Zipf's law over users; 0 is uniform
-    ga360: Path | None = None
-    soak_minutes: float = 0.0
-    rounds: int = 3  # of saturation, the pipeline and the bare loop in turns; the middle one counts
-    brief: bool = False  # Kafka is made for a short life: it starts sooner, and is slower
-
-    @property
-    def window(self) -> int:
-        """Unanswered events at saturation."""
-        return WINDOW * self.workers
-
-
-QUICK = Asked(
-    users=200,
-    items=300,
-    history=10,
-    dim=16,
-    rates=(50.0,),
-    seconds=1.0,
-    exponents=(0.0,),
-    rounds=1,
-    brief=True,
-)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One way under one load. CPU time and stages are per answered event."""
-
-    way: str
-    traffic: str
-    rate: float | None  # offered; None: as much as it takes
-    events_per_s: float
-    slates_per_s: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    worst_ms: float
-    unanswered: int
-    batch: float  # events in a micro-batch
-    cpu_us: Mapping[str, float]  # by process
-    stage_us: Mapping[str, float]  # wall time in the worker
-    memory_mb: Mapping[str, float]
-
-    @property
-    def total_cpu_us(self) -> float:
-        """CPU time of all processes for one event, the generator's included."""
-        return sum(self.cpu_us.values())
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Five seconds of a soak, and the memory of each process at their end."""
-
-    seconds: float  # since it began
-    events_per_s: float  # answered
-    p99_ms: float
-    memory_mb: Mapping[str, float]
-
-
-@dataclass
-class Report:
-    """Everything that one run has measured."""
-
-    machine: Machine
-    asked: Asked
-    figures: list[Figure] = field(default_factory=list)
-    soak: list[Moment] = field(default_factory=list)
-    soak_rate: float = 0.0  # offered, events/s
-    bytes_each: dict[str, float] = field(default_factory=dict)  # of what is kept
 
 
 async def measured(

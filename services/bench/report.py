@@ -9,7 +9,7 @@ from statistics import mean, median
 from rich.console import Console
 from rich.table import Table
 
-from services.bench.pipeline import BARE_LOOP, PIPELINE, Figure, Moment, Report
+from services.bench.figures import BARE_LOOP, PIPELINE, Figure, Moment, Report
 
 _LINES = ((PIPELINE, 99, "o-"), (PIPELINE, 50, "o--"), (BARE_LOOP, 99, "x:"))
 

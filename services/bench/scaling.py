@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from services.bench.pipeline import Asked, Figure
+from services.bench.figures import Asked, Figure
 
 STEPS: Mapping[str, Sequence[int]] = {
     "workers": (1, 2, 3, 4),

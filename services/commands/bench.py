@@ -92,7 +92,8 @@ def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **aske
     CPU time of each process, memory, and time by stage. The model's weights are random.
     """
     from services.bench import report as reports
-    from services.bench.pipeline import QUICK, Asked, Bench, measured
+    from services.bench.figures import QUICK, Asked
+    from services.bench.pipeline import Bench, measured
 
     console = Console(stderr=True)
     kept = {name: asked[name] for name in ("soak_minutes", "device")}

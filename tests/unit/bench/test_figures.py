@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from services.bench.figures import BARE_LOOP, PIPELINE, Asked, Figure
 from services.bench.load import Traffic
-from services.bench.pipeline import BARE_LOOP, PIPELINE, Asked, Figure
 from services.bench.report import ratios
 from services.bench.scaling import STEPS, plan
 from services.bench.usage import Reading

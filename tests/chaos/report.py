@@ -26,7 +26,9 @@ def save(report: Report, path: Path) -> None:
 
 
 def _recovery(report: Report) -> Table:
-    table = Table("fault", "times", "fresh again: median", "worst", "model back: median", "worst")
+    measures = ("fresh again", "model back", "after Triton's return")
+    ends = [heading for measure in measures for heading in (f"{measure}: median", "worst")]
+    table = Table("fault", "times", *ends)
     for name in kinds(report.struck):
         of_kind = [one for one in report.struck if one.name == name]
         table.add_row(
@@ -34,6 +36,7 @@ def _recovery(report: Report) -> Table:
             str(len(of_kind)),
             *_seconds([one.fresh_after_s for one in of_kind]),
             *_seconds([one.model_after_s for one in of_kind]),
+            *_seconds([one.model_after_triton_s for one in of_kind]),
         )
     return table
 

@@ -13,7 +13,8 @@ from confluent_kafka import Producer
 from stream import topics
 from tests.chaos.faults import FAULTS, OF_THE_MODEL, SESSION_TIMEOUT_S, Scene
 from tests.chaos.generator import Generator, Traffic
-from tests.chaos.recovery import Freshness, Waiting, Watch
+from tests.chaos.recovery import SAMPLE_S, Freshness, Waiting, Watch
+from tests.chaos.serving import Serving
 from tests.chaos.stack import ChaosStack
 from tests.chaos.verdict import Verdict, judge, settle
 from tests.tiny_model import build_tiny_version
@@ -53,6 +54,7 @@ class Struck:
     target: str
     fresh_after_s: float | None
     model_after_s: float | None = None  # of faults that take the model away
+    model_after_triton_s: float | None = None  # the same, from when Triton answered again
 
 
 @dataclass
@@ -111,8 +113,11 @@ def run(plan: Plan, data_dir: Path, say: Say, progress: Say) -> Report:
             generator = open_.enter_context(
                 Generator(servers, prefix, plan.traffic, plan.seed, watch.waiting.delivered)
             )
-            _strike(plan, Scene(stack, generator, random.Random(plan.seed), say), watch, report,
-                    progress)  # fmt: skip
+            serving = open_.enter_context(
+                Serving(environment["HEADRACE_TRITON_ADDRESS"], "ranker", "1")
+            )
+            _strike(plan, Scene(stack, generator, random.Random(plan.seed), say), watch, serving,
+                    report, progress)  # fmt: skip
             generator.stop()
             report.sent = generator.ledger.counts()
             say(f"{len(generator.ledger.entries):,} records sent; waiting for the last slates …")
@@ -141,7 +146,9 @@ def prepare(stack: ChaosStack, traffic: Traffic, scratch: Path) -> None:
         raise RuntimeError(f"the model was not deployed: {done.stdout}{done.stderr}")
 
 
-def _strike(plan: Plan, scene: Scene, watch: Watch, report: Report, progress: Say) -> None:
+def _strike(
+    plan: Plan, scene: Scene, watch: Watch, serving: Serving, report: Report, progress: Say
+) -> None:
     freshness = Freshness(scene.generator.ledger, watch)
     began_s, say = time.monotonic(), scene.say
 
@@ -177,6 +184,10 @@ def _strike(plan: Plan, scene: Scene, watch: Watch, report: Report, progress: Sa
         if name in OF_THE_MODEL:
             model_s = freshness.model_back_s(over_s, limit_s=RECOVER_WITHIN_S)
             struck = replace(struck, model_after_s=model_s)
+            if model_s is not None:
+                back_s = over_s + model_s
+                triton_s = max(over_s, serving.returned_s(back_s + SAMPLE_S))
+                struck = replace(struck, model_after_triton_s=max(0.0, back_s - triton_s))
         report.struck.append(struck)
         say(f"{time.monotonic() - began_s:6.1f} s  {_outcome(struck)}")
         time.sleep(scene.random.uniform(0.0, BETWEEN_S))
@@ -188,6 +199,8 @@ def _outcome(struck: Struck) -> str:
     said = f"slates were fresh {struck.fresh_after_s:.1f} s after it"
     if struck.model_after_s is not None:
         said += f", the model back after {struck.model_after_s:.1f} s"
+    if struck.model_after_triton_s is not None:
+        said += f" ({struck.model_after_triton_s:.1f} s after Triton answered again)"
     return said
 
 

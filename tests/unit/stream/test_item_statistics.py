@@ -1,13 +1,14 @@
 """The owner of items on fakes: what it writes, and that no death and no zombie changes it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream import item_statistics
 from stream.history import Outcome
 from stream.item_row import ItemRow
 from stream.item_statistics import ItemStatistics
@@ -22,6 +23,14 @@ from tests.fakes import Crash, FakeStore
 
 PARTITIONS = 2
 NAMES = ("hat", "shoes", "scarf")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rows_are_written_in_parts() -> Iterator[None]:
+    """One at a time, so that a death may come between any two."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(item_statistics, "WRITTEN_AT_ONCE", 1)
+        yield
 
 
 class Shop:

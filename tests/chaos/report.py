@@ -6,7 +6,7 @@ from statistics import median
 
 import orjson
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tests.chaos.run import Report, kinds
 
@@ -28,7 +28,7 @@ def save(report: Report, path: Path) -> None:
 def _recovery(report: Report) -> Table:
     measures = ("fresh again", "model back", "after Triton's return")
     ends = [heading for measure in measures for heading in (f"{measure}: median", "worst")]
-    table = Table("fault", "times", *ends)
+    table = Table(Column("fault", no_wrap=True), "times", *ends)
     for name in kinds(report.struck):
         of_kind = [one for one in report.struck if one.name == name]
         table.add_row(

@@ -173,16 +173,15 @@ class MicroBatches:
             # No await from here to the lock: a revocation sees the batch either waiting or at work.
             records = self._take(lane)
             if records:
-                began_s = perf_counter()
                 partitions = {record.partition for record in records}
                 self._at_work |= partitions
                 async with self._in_flight[lane]:
-                    await self._handle_batch(records)
+                    took_s = await self._handle_batch(records)
                 self._at_work -= partitions
                 self._see_room()
                 self._wake_lanes()
                 if len(records) < self._batch_size:
-                    await self._pause(began_s + self._every_s - perf_counter())
+                    await self._pause(self._every_s - took_s)
             else:
                 self._arrived[lane].clear()
                 self._see_room()
@@ -222,17 +221,20 @@ class MicroBatches:
             if self._lane_of(partition) == lane and partition not in self._at_work
         ]
 
-    async def _handle_batch(self, records: Sequence[Record]) -> None:
+    async def _handle_batch(self, records: Sequence[Record]) -> float:
+        """The seconds that it took."""
         began_s = perf_counter()
         self._room.clear()
         soon = NEARLY_DONE * self._usual_s
         nearly_done = asyncio.get_running_loop().call_later(soon, self._room.set)
         offsets = await self._handle(records)
         nearly_done.cancel()
-        self._usual_s += (perf_counter() - began_s - self._usual_s) / 8
+        took_s = perf_counter() - began_s
+        self._usual_s += (took_s - self._usual_s) / 8
         settled = {TP(self._topic, partition): at for partition, at in offsets.items()}
         self._settled |= settled
         self._uncommitted |= settled
+        return took_s
 
     async def _keep_committing(self) -> None:
         # The marks tell what is settled: a commit with every batch would cost each a round trip,

@@ -1,18 +1,18 @@
 """Sends known events at a steady rate, some of them bad on purpose, and writes the ledger."""
 
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 import orjson
 from confluent_kafka import KafkaError, Message, Producer
 
 from stream import topics
+from tests.chaos.background import Background
 from tests.chaos.ledger import NUMBER, Entry, Kind, Ledger
 
 TICK_S = 0.02
@@ -57,7 +57,7 @@ class Traffic:
 Delivered = Callable[[Entry], None]
 
 
-class Generator:
+class Generator(Background):
     """
     One thread, two producers: Kafka's own partitioner, and librdkafka's default.
 
@@ -67,6 +67,7 @@ class Generator:
     def __init__(
         self, servers: str, prefix: str, traffic: Traffic, seed: int, on_delivered: Delivered
     ) -> None:
+        super().__init__("generator")
         self.ledger = Ledger()
         self.traffic = traffic
         self._random = random.Random(seed)
@@ -77,16 +78,6 @@ class Generator:
             partitioner: _producer(servers, partitioner)
             for partitioner in ("murmur2_random", "consistent_random")
         }
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._send_steadily, name="generator")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def stop(self) -> None:
         """Send nothing more, and wait until everything is delivered or refused."""
@@ -99,7 +90,7 @@ class Generator:
         """Send one of `POISON`."""
         self._garbage(POISON[name])
 
-    def _send_steadily(self) -> None:
+    def _run(self) -> None:
         last_s, owed = time.monotonic(), 0.0
         while not self._stop.is_set():
             now_s = time.monotonic()

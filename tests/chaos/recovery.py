@@ -4,12 +4,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Self
 
 from confluent_kafka import Consumer, TopicPartition
 
 from services.kafka.slates import Slate, poll_slates
 from stream.topics import EVENT_PARTITIONS
+from tests.chaos.background import Background
 from tests.chaos.ledger import ANSWERED, Entry, Ledger
 
 SAMPLE_S = 0.1
@@ -67,10 +67,11 @@ class Waiting:
             return sum(map(len, self._sent.values()))
 
 
-class Watch:
+class Watch(Background):
     """Reads the results topic in a thread, as a storefront would."""
 
     def __init__(self, servers: str, topic: str, waiting: Waiting) -> None:
+        super().__init__("watch")
         self.waiting = waiting
         self.slates = 0
         self._modelled: deque[tuple[float, bool]] = deque()  # received, whether a model ranked it
@@ -84,16 +85,9 @@ class Watch:
             }
         )
         self._consumer.assign([TopicPartition(topic, p, 0) for p in range(EVENT_PARTITIONS)])
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._read, name="watch")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__()
         self._consumer.close()
 
     def modelled_share(self) -> float:
@@ -102,7 +96,7 @@ class Watch:
         recent = [by_model for at_s, by_model in list(self._modelled) if at_s >= since_s]
         return sum(recent) / len(recent) if recent else 0.0
 
-    def _read(self) -> None:
+    def _run(self) -> None:
         while not self._stop.is_set():
             for slate in poll_slates(self._consumer, 0.05):
                 self._take(slate)

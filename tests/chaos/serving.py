@@ -1,19 +1,18 @@
 """Since when Triton answers, as a client of its own sees it: what a worker can be measured by."""
 
 import asyncio
-import threading
 import time
-from typing import Self
 
 from services.models.triton import Client, connect, infer, pad, read_contract
 from services.worker.checks import NOBODY
 from stream.ranking import RankerUnavailable
+from tests.chaos.background import Background
 
 ASK_EVERY_S = 0.1
 TIMEOUT_S = 1.0
 
 
-class Serving:
+class Serving(Background):
     """
     Asks Triton to rank for nobody, again and again, in a thread.
 
@@ -23,22 +22,16 @@ class Serving:
     """
 
     def __init__(self, address: str, model: str, version: str) -> None:
+        super().__init__("serving")
         self._address, self._model, self._version = address, model, version
         self._returns_s: list[float] = []  # monotonic: first answers after none
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._watch()), name="serving")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def returned_s(self, until_s: float) -> float:
         """When Triton last began to answer, of what was before *until_s*; 0 if it has not."""
         return max((at_s for at_s in list(self._returns_s) if at_s <= until_s), default=0.0)
+
+    def _run(self) -> None:
+        asyncio.run(self._watch())
 
     async def _watch(self) -> None:
         answers = False

@@ -72,6 +72,7 @@ def add_refresh_slates(
         on_ready: Called whenever partitions have been assigned, be it none.
     """
     transport: Any = app.transport  # ours: see `new_app`
+    transport.room_for = topic
     batches = MicroBatches(
         app,
         topic=topic,

@@ -185,6 +185,9 @@ class Consumer(aiokafka.Consumer):
             return generation, {}  # of a new partition, from before the seek: it has one since
         if generation != self.app.consumer_generation_id or not self.flow_active:
             return generation, {}
+        if any(tp.topic == self.transport.room_for for tp, fetched in records.items() if fetched):
+            # Not when an agent has looked at them: the next fetch would have begun by then.
+            self.transport.room.clear()
         return generation, records
 
     async def _seek_once(self, generation: int) -> bool:
@@ -226,15 +229,22 @@ class Transport(aiokafka.Transport):
     """
     Args:
         app: Whose transport it becomes.
+
+    Attributes:
+        take_over: By topic.
+        room: While it is cleared, fetches are `NO_ROOM_S` apart. A fetch that brings something
+            clears it; whoever takes that says when there is room again.
+        room_for: The topic that this is about.
     """
 
     Consumer = Consumer
 
     def __init__(self, app: AppT) -> None:
         super().__init__(app.conf.broker_consumer, app)
-        self.take_over: dict[str, TakeOver] = {}  # by topic
-        self.room = asyncio.Event()  # while it is cleared, fetches are `NO_ROOM_S` apart
+        self.take_over: dict[str, TakeOver] = {}
+        self.room = asyncio.Event()
         self.room.set()
+        self.room_for = ""
 
 
 def _require_reach(tp: TP, start: int, marked: int, earliest: int, latest: int) -> None:

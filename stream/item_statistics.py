@@ -27,6 +27,7 @@ from stream.trending import Trending
 WRITTEN_AT_ONCE = 128  # rows: Redis does nothing else for a millisecond
 TURN_S = 0.001  # of work, and then
 REST_S = 0.002
+RESTING_WITHIN_S = 0.3  # of a batch's start
 
 
 class ItemStore(Protocol):
@@ -179,13 +180,20 @@ class ItemStatistics:
 
 
 class _Turns:
-    """Turns of work with rests in between, in which others have the thread."""
+    """
+    Turns of work with rests in between, in which others have the thread.
+
+    Whoever has rested for long only lets others go first: under load rests become longer than they
+    are meant to be, and statistics would fall ever further behind.
+    """
 
     def __init__(self) -> None:
         self._began_s = perf_counter()
+        self._rested_s = self._began_s + RESTING_WITHIN_S
 
     async def rest(self) -> None:
         """Rest if this turn has lasted long enough."""
-        if perf_counter() - self._began_s > TURN_S:
-            await asyncio.sleep(REST_S)
+        now_s = perf_counter()
+        if now_s - self._began_s > TURN_S:
+            await asyncio.sleep(REST_S if now_s < self._rested_s else 0)
             self._began_s = perf_counter()

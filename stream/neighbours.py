@@ -18,6 +18,7 @@ from typing import NamedTuple, Self
 
 LIMIT = 100
 _HEADER = struct.Struct("<Bd")
+_KEY = struct.Struct("<q")
 
 
 class Neighbour(NamedTuple):
@@ -39,13 +40,11 @@ class Neighbours:
 
     def add(self, key: int, weight: float) -> None:
         """Add *weight*, or take it back if it is negative."""
-        try:
-            place = self.keys.index(key)
-        except ValueError:
-            if weight > 0:
-                self._admit(key, weight)
-        else:
+        place = self._place(key)
+        if place >= 0:
             self._add_to(place, weight)
+        elif weight > 0:
+            self._admit(key, weight)
 
     def best(self, fade: float) -> list[Neighbour]:
         """All of them, weights times *fade*; first those that are surely heaviest."""
@@ -59,6 +58,14 @@ class Neighbours:
         for sums in (self.weights, self.errors):
             for place, value in enumerate(sums):
                 sums[place] = math.ldexp(value, -half_lives)
+
+    def _place(self, key: int) -> int:
+        """Where *key* is, or -1; bytes are searched in a tenth of what numbers are."""
+        packed, wanted = self.keys.tobytes(), _KEY.pack(key)
+        at = packed.find(wanted)
+        while at >= 0 and at % _KEY.size:  # the same bytes, as parts of two keys
+            at = packed.find(wanted, at + 1)
+        return at // _KEY.size
 
     def _admit(self, key: int, weight: float) -> None:
         if len(self.keys) == LIMIT:

@@ -68,6 +68,7 @@ class Figure:
     cpu_us: Mapping[str, float]  # by process
     stage_us: Mapping[str, float]  # wall time in the worker
     memory_mb: Mapping[str, float]
+    statistics_s: float | None = None  # after the last slate, until items' statistics were complete
 
     @property
     def total_cpu_us(self) -> float:

@@ -50,6 +50,7 @@ SOAK_EVERY_S = 5.0
 SOAK_SATURATED_S = 60.0  # Redis writes its log anew once a minute
 READY_WITHIN_S = 180.0
 ANSWER_WITHIN_S = 30.0
+STATISTICS_WITHIN_S = 60.0
 
 Say = Callable[[str], None]
 
@@ -249,6 +250,9 @@ class Bench:
         used = meter.read().since(before)
         figure = _figure(way, traffic, None, answers, used, meter.memory_mb())
         load.settle()
+        if way == PIPELINE:
+            # Work put off is none saved: what is left of it is said beside the figure.
+            figure = replace(figure, statistics_s=_statistics_s(meter))
         return figure
 
     def _at(self, rate: float, way: str, load: Load, traffic: Traffic, meter: Meter) -> None:
@@ -347,6 +351,14 @@ def _traffics(asked: Asked) -> list[Traffic]:
 def _middle(figures: Sequence[Figure]) -> Figure:
     """The one whose CPU time is the median."""
     return sorted(figures, key=lambda one: one.total_cpu_us)[len(figures) // 2]
+
+
+def _statistics_s(meter: Meter) -> float:
+    """Until item statistics have taken in all that was said of items, at most a minute."""
+    began_s = time.monotonic()
+    while meter.lag(topics.SIGNALS) and time.monotonic() - began_s < STATISTICS_WITHIN_S:
+        time.sleep(0.1)
+    return time.monotonic() - began_s
 
 
 def _figure(

@@ -26,6 +26,9 @@ def show(report: Report, console: Console) -> None:
     console.print(_by_process("CPU µs per event", report.figures, "cpu_us", total=True))
     for traffic, ratio in ratios(report.figures).items():
         console.print(f"{traffic}: {ratio:.2f} times the bare loop's CPU time per event")
+    for one in report.figures:
+        if one.statistics_s is not None:
+            console.print(f"{one.traffic}: statistics of items {one.statistics_s:.1f} s later")
     console.print(_by_process("Stages, µs per event", report.figures, "stage_us"))
     console.print(_by_process("Memory, MB", report.figures, "memory_mb", total=True))
     if report.soak:

@@ -12,6 +12,7 @@ from services.processes import of_family, own_cpu_s, own_pss_bytes
 
 GENERATOR = "generator"
 STAGE, BATCH = "headrace_stage_seconds", "headrace_batch_events"
+LAG = "headrace_consumer_lag_records"
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,25 @@ class Meter:
     def read(self) -> Reading:
         """What has been used until now."""
         cpu_s = {name: of_family(process, _cpu_s) for name, process in self._processes.items()}
-        samples: dict[tuple[str, str], float] = {}
-        for address in self._metrics:
-            for name, value in _scrape(address).items():
-                samples[name] = samples.get(name, 0.0) + value
+        samples = self._samples()
         return Reading(
             cpu_s | {GENERATOR: own_cpu_s(self._own)},
             {stage: value for (name, stage), value in samples.items() if name == f"{STAGE}_sum"},
             samples.get((f"{BATCH}_count", ""), 0.0),
             samples.get((f"{BATCH}_sum", ""), 0.0),
         )
+
+    def lag(self, topic: str) -> float:
+        """Records of *topic* that no worker has settled yet, as they say a few times a second."""
+        return self._samples().get((LAG, topic), 0.0)
+
+    def _samples(self) -> dict[tuple[str, str], float]:
+        """Those of all workers together, by name, and by stage or topic."""
+        samples: dict[tuple[str, str], float] = {}
+        for address in self._metrics:
+            for name, value in _scrape(address):
+                samples[name] = samples.get(name, 0.0) + value
+        return samples
 
     def memory_mb(self) -> dict[str, float]:
         """Resident memory by process, pages shared with others divided among them."""
@@ -75,14 +85,17 @@ def _cpu_s(process: psutil.Process) -> float:
     return own_cpu_s(process) + float(times.children_user + times.children_system)
 
 
-def _scrape(address: str) -> dict[tuple[str, str], float]:
-    """The sums and counts of the metrics that are read, by name and stage."""
+def _scrape(address: str) -> list[tuple[tuple[str, str], float]]:
+    """The sums and counts of the metrics that are read, by name, and by stage or topic."""
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         families = text_string_to_metric_families(answer.read().decode())
-        return {
-            (sample.name, sample.labels.get("stage", "")): sample.value
+        return [
+            (
+                (sample.name, sample.labels.get("stage") or sample.labels.get("topic", "")),
+                sample.value,
+            )
             for family in families
-            if family.name in (STAGE, BATCH)
+            if family.name in (STAGE, BATCH, LAG)
             for sample in family.samples
             if not sample.name.endswith("_bucket")
-        }
+        ]

@@ -6,8 +6,10 @@ import sys
 from unittest.mock import patch
 
 import psutil
+from prometheus_client import CollectorRegistry, start_http_server
 
 from services.bench.usage import Meter
+from services.telemetry import WorkerMetrics
 
 BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 # A parent whose child has worked and ended, as Redis' does that writes the log anew.
@@ -39,3 +41,19 @@ def test_a_child_that_ends_while_it_is_looked_at_is_left_out():
         patch.object(gone, "memory_full_info", side_effect=psutil.NoSuchProcess(1)),
     ):
         assert Meter({"redis": os.getpid()}).memory_mb()["redis"] > 0
+
+
+def test_the_lag_is_of_all_partitions_of_a_topic():
+    """Statistics that are made later cost as much, and must not be missed."""
+    registry = CollectorRegistry()
+    metrics = WorkerMetrics(registry)
+    metrics.set_lags("signals.v1", {0: 3, 4: 5})
+    metrics.set_lags("events.v1", {0: 9})
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        meter = Meter({}, [f"127.0.0.1:{server.server_port}"])
+
+        assert (meter.lag("signals.v1"), meter.lag("another")) == (8, 0)
+    finally:
+        server.shutdown()
+        thread.join()

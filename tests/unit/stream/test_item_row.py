@@ -130,6 +130,16 @@ def test_the_true_weight_of_a_neighbour_lies_where_the_row_says(
             assert weight <= row.floor(Kind.CO_VISITED) + 1e-9
 
 
+def test_a_neighbour_is_not_found_across_two_others() -> None:
+    """Keys lie side by side as bytes, and are looked for as bytes."""
+    one, two = (int.from_bytes(raw, "little") for raw in (bytes(4) + b"head", b"race" + bytes(4)))
+    across = int.from_bytes(b"headrace", "little")
+
+    row = folded([followed(at, other) for at, other in enumerate([one, two, across])])
+
+    assert {other.item_key for other in row.neighbours(Kind.CO_VISITED)} == {one, two, across}
+
+
 said = st.tuples(
     st.just(ITEM),
     st.integers(0, 2),  # source partition

@@ -1,6 +1,7 @@
 """The owner of items on fakes: what it writes, and that no death and no zombie changes it."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -122,6 +123,23 @@ def test_what_events_say_is_in_the_rows_the_lists_and_the_marks() -> None:
     assert (
         sum(Mark.from_bytes(raw).counts[Outcome.FOLDED] for raw in shop.items.marks.values()) == 3
     )
+
+
+def test_whoever_is_behind_rests_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under load a rest takes longer than it is meant to, and more comes in than is done."""
+    moments = itertools.count(0.0, 0.1)
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    monkeypatch.setattr(item_statistics, "perf_counter", lambda: next(moments))
+    monkeypatch.setattr(asyncio, "sleep", rest)
+
+    keep(Shop().owner(), a_log([("hat", "shoes")] * 8, records=8))
+
+    assert rests == sorted(rests, reverse=True)
+    assert set(rests) == {item_statistics.REST_S, 0}
 
 
 def test_an_owner_of_before_writes_nothing() -> None:

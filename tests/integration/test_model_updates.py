@@ -1,6 +1,7 @@
 """A version's life under load: tried, seen, stopped by its guard, promoted, gone back from."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -172,7 +173,9 @@ def test_a_canary_that_goes_bad_is_rolled_back_without_a_person(shop: Shop, tiny
         begin = len(arrivals.models)
         time.sleep(0.5)
 
-    assert shop.state.reason == f"canary {version} was rolled back by w1: its values are wrong"
+    # The stack's probe may be the first to see the nonsense: it starts that version's process anew.
+    reasons = r"its values are wrong|\d+ of \d+ requests failed"
+    assert re.fullmatch(f"canary {version} was rolled back by w1: ({reasons})", shop.state.reason)
     assert version in arrivals.models[:begin]
     assert set(arrivals.models[begin:]) == {shop.state.version}
     assert None not in arrivals.models

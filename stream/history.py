@@ -20,6 +20,7 @@ from stream.context import pack_context, price_buckets
 from stream.event_types import EventType
 from stream.events import Context, Event
 from stream.keys import NO_ORDER, PADDING_KEY, event_key, item_key, order_key
+from stream.packed import place_of
 from stream.ranking import RankerInput
 
 ENTRY = np.dtype(
@@ -311,10 +312,7 @@ def list_of(event_type: int) -> str:
 
 def _holds(packed: Mapping[str, bytes], event_key: int) -> bool:
     entries, wanted = b"".join(packed.values()), _KEY.pack(event_key)
-    at = entries.find(wanted)
-    while at >= 0 and at % ENTRY.itemsize != _KEY_AT:  # the same bytes, as something else
-        at = entries.find(wanted, at + 1)
-    return at >= 0
+    return place_of(wanted, entries, width=ENTRY.itemsize, at=_KEY_AT) >= 0
 
 
 def _insert(entries: bytes, entry: Entry) -> bytes:

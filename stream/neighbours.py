@@ -16,6 +16,8 @@ from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from stream.packed import place_of
+
 LIMIT = 100
 _HEADER = struct.Struct("<Bd")
 _KEY = struct.Struct("<q")
@@ -40,7 +42,7 @@ class Neighbours:
 
     def add(self, key: int, weight: float) -> None:
         """Add *weight*, or take it back if it is negative."""
-        place = self._place(key)
+        place = place_of(_KEY.pack(key), self.keys.tobytes(), width=_KEY.size)
         if place >= 0:
             self._add_to(place, weight)
         elif weight > 0:
@@ -58,14 +60,6 @@ class Neighbours:
         for sums in (self.weights, self.errors):
             for place, value in enumerate(sums):
                 sums[place] = math.ldexp(value, -half_lives)
-
-    def _place(self, key: int) -> int:
-        """Where *key* is, or -1; bytes are searched in a tenth of what numbers are."""
-        packed, wanted = self.keys.tobytes(), _KEY.pack(key)
-        at = packed.find(wanted)
-        while at >= 0 and at % _KEY.size:  # the same bytes, as parts of two keys
-            at = packed.find(wanted, at + 1)
-        return at // _KEY.size
 
     def _admit(self, key: int, weight: float) -> None:
         if len(self.keys) == LIMIT:

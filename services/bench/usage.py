@@ -60,7 +60,7 @@ class Meter:
         )
 
     def lag(self, topic: str) -> float:
-        """Records of *topic* that no worker has settled yet, as they say a few times a second."""
+        """Records of *topic* that no worker has settled, of those that its last fetch knew of."""
         return self._samples().get((LAG, topic), 0.0)
 
     def _samples(self) -> dict[tuple[str, str], float]:

@@ -1,7 +1,6 @@
 """A version's life under load: tried, seen, stopped by its guard, promoted, gone back from."""
 
 import json
-import re
 import subprocess
 import sys
 import time
@@ -107,12 +106,17 @@ def shop(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 def answering_nonsense_later(tiny: Path, directory: Path) -> Path:
-    """A version that passes the gate, and then goes bad: after 60 requests its scores are NaN."""
+    """
+    A version that passes the gate, and then goes bad: after 60 requests its scores are NaN.
+
+    Of one user each, as shoppers' are. The golden batch has three, so that the stack's own probe
+    finds nothing wrong and does not start its process anew before the worker has noticed.
+    """
     subprocess.run(["cp", "-r", tiny, directory], check=True)
     code = (directory / "markov.py").read_text()
     code = code.replace("import numpy as np\n", "import itertools\n\nimport numpy as np\n", 1)
     code = code.replace("class Markov(", "asked = itertools.count()\n\n\nclass Markov(", 1)
-    spoil = "        scores += np.where(next(asked) < 60, 0.0, np.nan)\n"
+    spoil = "        scores += np.where(len(item_keys) > 1 or next(asked) < 60, 0, np.nan)\n"
     code = code.replace("        best = ", spoil + "        best = ", 1)
     (directory / "markov.py").write_text(code)
     manifest = json.loads((directory / "manifest.json").read_text())
@@ -173,9 +177,7 @@ def test_a_canary_that_goes_bad_is_rolled_back_without_a_person(shop: Shop, tiny
         begin = len(arrivals.models)
         time.sleep(0.5)
 
-    # The stack's probe may be the first to see the nonsense: it starts that version's process anew.
-    reasons = r"its values are wrong|\d+ of \d+ requests failed"
-    assert re.fullmatch(f"canary {version} was rolled back by w1: ({reasons})", shop.state.reason)
+    assert shop.state.reason == f"canary {version} was rolled back by w1: its values are wrong"
     assert version in arrivals.models[:begin]
     assert set(arrivals.models[begin:]) == {shop.state.version}
     assert None not in arrivals.models

@@ -12,15 +12,18 @@ times a second.
 
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain, groupby
-from operator import itemgetter
-from typing import NamedTuple, Self
+from itertools import chain, islice
+from typing import NamedTuple, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.event_types import EventType
 from stream.neighbours import Neighbour, Neighbours
+from stream.records import Record
 from stream.signals import VISITS, Deltas, Kind
 
 HOUR_MS = 3_600_000
@@ -29,6 +32,8 @@ FORMAT = 1
 
 _DAY, _WEEK = 1, 2  # places in HALF_LIVES_MS
 _RESCALE_AFTER = 64  # half-lives: far from a float's limits
+T = TypeVar("T")
+
 _HEADER = struct.Struct("<HiqqqqqHB")
 _COUNT = struct.Struct("<B4d")
 _SOURCE = struct.Struct("<iq")
@@ -96,7 +101,10 @@ class ItemRow:
         """
         if at <= self.sources.get(source, -1):
             return False
-        self.sources[source] = at
+        if source in self.sources:
+            self.sources[source] = at
+        else:
+            self.sources = _sorted({**self.sources, source: at})
         for _, _, _, kind, event_type, other, weight, timestamp_ms in said:
             if timestamp_ms > self.as_of_ms:
                 self._advance(timestamp_ms)
@@ -112,7 +120,7 @@ class ItemRow:
         fades = [1.0, *(1 / self._growth(which, self.as_of_ms) for which in range(3))]
         return {
             EventType(event_type): Count(*(n * f for n, f in zip(sums, fades, strict=True)))
-            for event_type, sums in sorted(self._counts.items())
+            for event_type, sums in self._counts.items()
         }
 
     def conversion(self) -> float:
@@ -140,7 +148,9 @@ class ItemRow:
         return math.log2(visits) + self._landmarks_ms[_DAY] / HALF_LIVES_MS[_DAY]
 
     def _count(self, event_type: int, weight: float, timestamp_ms: int) -> None:
-        sums = self._counts.setdefault(event_type, [0.0] * len(Count._fields))
+        if event_type not in self._counts:
+            self._counts = _sorted({**self._counts, event_type: [0.0] * len(Count._fields)})
+        sums = self._counts[event_type]
         sums[0] += weight
         spans = zip(self._landmarks_ms, HALF_LIVES_MS, strict=True)
         for place, (landmark_ms, half_life_ms) in enumerate(spans, start=1):
@@ -166,7 +176,7 @@ class ItemRow:
 
     def to_bytes(self) -> bytes:
         """Pack the row. The same deltas in the same order give the same bytes."""
-        sources, counts = sorted(self.sources.items()), sorted(self._counts.items())
+        sources, counts = self.sources, self._counts
         head = _head(len(sources), len(counts)).pack(
             FORMAT,
             self.partition,
@@ -175,8 +185,8 @@ class ItemRow:
             *self._landmarks_ms,
             len(sources),
             len(counts),
-            *chain.from_iterable(sources),
-            *chain.from_iterable([(kind, *sums) for kind, sums in counts]),
+            *chain.from_iterable(sources.items()),
+            *chain.from_iterable([(kind, *sums) for kind, sums in counts.items()]),
         )
         return b"".join((head, *[found.to_bytes() for found in self._neighbours.values()]))
 
@@ -208,24 +218,80 @@ class ItemRow:
         )
 
 
-def fold_record(
-    rows: Mapping[int, ItemRow], deltas: Deltas, *, partition: int, offset: int
-) -> bool:
+@dataclass(slots=True)
+class Heard:
     """
-    Fold one record of `signals.v1` into *rows*, in place.
+    What some records of `signals.v1` say of one item.
+
+    Attributes:
+        counts: Whether any of it is a count.
+        events: What each event says of the item, in the order of the records: the place of the
+            record in which it is said; the event's partition and offset; its deltas.
+    """
+
+    item_key: int
+    counts: bool
+    events: Iterator[tuple[int, int, int, list[Said]]]
+
+    def fold_into(self, row: ItemRow, records: Sequence[Record]) -> set[int]:
+        """
+        Take all of it into the item's *row*, once.
+
+        Args:
+            records: Those that say it.
+
+        Returns:
+            The places of the records that were news.
+        """
+        news = {
+            place for place, source, at, said in self.events if row.fold(said, source=source, at=at)
+        }
+        if news:
+            newest = records[max(news)]
+            row.partition, row.offset = newest.partition, newest.offset
+        return news
+
+
+def by_item(records: Sequence[Deltas]) -> Iterator[Heard]:
+    """
+    What *records* of `signals.v1` say, one item after the other.
+
+    An item's row is some sixty pieces of memory that no cache holds. Whoever is done with one
+    before going on to the next waits for them once, and not with each event.
 
     Args:
-        rows: By item key, one for each item that the record touches.
-        deltas: The record's.
-        partition, offset: Where the record lies on `signals.v1`.
-
-    Returns:
-        Whether any of it was news.
+        records: The deltas of each.
     """
-    news = False
-    for (key, source, at), said in groupby(deltas.tolist(), key=itemgetter(0, 1, 2)):
-        row = rows[key]
-        if row.fold(said, source=source, at=at):
-            row.partition, row.offset = partition, offset
-            news = True
-    return news
+    deltas = np.concatenate(records)
+    if not len(deltas):
+        return
+    places = np.repeat(np.arange(len(records)), [len(one) for one in records])
+    order = np.argsort(deltas["item_key"], kind="stable")
+    deltas, places = deltas[order], places[order]
+    keys, sources, ats = deltas["item_key"], deltas["source_partition"], deltas["source_offset"]
+    items, events = _firsts(keys), _firsts(keys, places, sources, ats)
+    counts = np.logical_or.reduceat(deltas["kind"] == Kind.COUNT, items)
+    ends = np.append(np.searchsorted(events, items[1:]), len(events))
+    said = _SAID.iter_unpack(deltas.tobytes())
+    lengths = np.diff(events, append=len(deltas)).tolist()
+    columns = [column[events].tolist() for column in (places, sources, ats)]
+    first = 0
+    for key, counted, end in zip(keys[items].tolist(), counts.tolist(), ends.tolist(), strict=True):
+        of_each = [list(islice(said, length)) for length in lengths[first:end]]
+        of_item = [column[first:end] for column in columns]
+        yield Heard(key, counted, zip(*of_item, of_each, strict=True))
+        first = end
+
+
+def _firsts(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each run of equal values begins."""
+    changed = [column[1:] != column[:-1] for column in columns]
+    return np.flatnonzero(np.append(True, np.logical_or.reduce(changed)))
+
+
+_SAID = struct.Struct("<qiqBBqfq")  # as `DELTA`
+
+
+def _sorted(by_number: dict[int, T]) -> dict[int, T]:
+    """Rows are packed a hundred times as often as a new source or count comes into one."""
+    return dict(sorted(by_number.items()))

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from stream.history import Outcome
-from stream.item_row import ItemRow, fold_record
+from stream.item_row import ItemRow, by_item
 from stream.marks import Mark, OwnMarks, take_over
 from stream.records import Record
 from stream.signals import Deltas, from_bytes
@@ -103,19 +103,16 @@ class ItemStatistics:
         Raises:
             StateMoved: If another worker has taken over, or the store has come back older.
         """
-        turns = _Turns()
-        batch = [(record, from_bytes(record.value or b"")) for record in records]
-        keys = np.unique(np.concatenate([deltas["item_key"] for _, deltas in batch])).tolist()
-        marks = await self._load(keys, sorted({record.partition for record in records}))
-        before = {key: self._rows[key].applied for key in keys}
-        for record, deltas in batch:
-            news = fold_record(self._rows, deltas, partition=record.partition, offset=record.offset)
-            marks[record.partition].settle(
-                record.offset, Outcome.FOLDED if news else Outcome.DUPLICATE
-            )
-            await turns.rest()
-        await self._write(before, marks, turns)
-        await self._rank(batch, marks, turns)
+        said = [from_bytes(record.value or b"") for record in records]
+        marks = await self._load(
+            np.unique(np.concatenate(said)["item_key"]).tolist(),
+            sorted({record.partition for record in records}),
+        )
+        news = await self._fold(records, said, self._marks.expected(marks))
+        for place, record in enumerate(records):
+            outcome = Outcome.FOLDED if place in news else Outcome.DUPLICATE
+            marks[record.partition].settle(record.offset, outcome)
+        await self._write_lists(marks)
         await self._items.write_marks(self._marks.replacements(marks))
         self._marks.wrote(marks)
         self._forget()
@@ -130,48 +127,39 @@ class ItemStatistics:
             self._rows.move_to_end(key)
         return self._marks.check(dict(zip(partitions, marks, strict=True)))
 
-    async def _write(
-        self, before: Mapping[int, str], marks: Mapping[int, Mark], turns: "_Turns"
-    ) -> None:
-        """Replace the rows that are no longer as they were *before*."""
-        expected = self._marks.expected(marks)
+    async def _fold(
+        self, records: Sequence[Record], said: Sequence[Deltas], expected_marks: Mapping[int, str]
+    ) -> set[int]:
+        """Fold, list and replace one item after the other; which *records* were news."""
+        turns, news = _Turns(), set[int]()
         changed: dict[int, Replacement] = {}
-        for key, applied in before.items():
-            row = self._rows[key]
-            if (now_applied := row.applied) != applied:
-                changed[key] = Replacement(row.to_bytes(), applied, now_applied)
+        for heard in by_item(said):
+            row = self._rows[heard.item_key]
+            stored = row.applied
+            news |= heard.fold_into(row, records)
+            if (applied := row.applied) != stored:
+                changed[heard.item_key] = Replacement(row.to_bytes(), stored, applied)
+            if heard.counts:  # even if it is no news: a crash may have come before the lists
+                self._list(heard.item_key, row)
             if len(changed) == WRITTEN_AT_ONCE:
-                await self._items.write_rows(changed, expected)
+                await self._items.write_rows(changed, expected_marks)
                 changed = {}
             await turns.rest()
-        await self._items.write_rows(changed, expected)
+        await self._items.write_rows(changed, expected_marks)
+        return news
 
-    async def _rank(
-        self, batch: Sequence[tuple[Record, Deltas]], marks: Mapping[int, Mark], turns: "_Turns"
-    ) -> None:
-        """
-        Place every item of *batch* in its partition's trending lists, and replace those.
+    def _list(self, key: int, row: ItemRow) -> None:
+        """Place an item in the trending lists of its partition."""
+        self._lists[row.partition].put(key, row.log_interest(), self._category_of(key))
 
-        Also those that it was no news to: a crash may have come between their rows and the lists.
-        """
-        before = {partition: self._lists[partition].applied for partition in marks}
-        placed = {
-            key: record.partition for record, deltas in batch for key in deltas["item_key"].tolist()
-        }
-        for key, partition in placed.items():
-            score, category = self._rows[key].log_interest(), self._category_of(key)
-            self._lists[partition].put(key, score, category)
-            await turns.rest()
+    async def _write_lists(self, marks: Mapping[int, Mark]) -> None:
+        """Replace the trending lists of the partitions that *marks* are of."""
+        replacements = {}
         for partition, mark in marks.items():
-            self._lists[partition].next_offset = mark.next_offset
-        await self._trending.write_rows(
-            {
-                partition: Replacement(lists.to_bytes(), applied, lists.applied)
-                for partition, applied in before.items()
-                if (lists := self._lists[partition])
-            },
-            self._marks.expected(marks),
-        )
+            lists = self._lists[partition]
+            stored, lists.next_offset = lists.applied, mark.next_offset
+            replacements[partition] = Replacement(lists.to_bytes(), stored, lists.applied)
+        await self._trending.write_rows(replacements, self._marks.expected(marks))
 
     def _forget(self) -> None:
         """Keep in memory the items touched last."""

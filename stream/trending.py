@@ -24,7 +24,28 @@ CATEGORIES = 64  # further ones have no list
 DAY_MS = HALF_LIVES_MS[1]
 FORMAT = 1
 
-Scores = dict[int, float]  # by item key: `ItemRow.log_interest`
+
+class Scores(dict[int, float]):
+    """A bounded list: `ItemRow.log_interest` by item key."""
+
+    __slots__ = ("_bar",)
+
+    def __init__(self, scores: Iterable[tuple[int, float]] = ()) -> None:
+        super().__init__(scores)
+        self._bar = -math.inf  # no more than the least of them; most items do not even pass that
+
+    def put(self, key: int, score: float, limit: int) -> None:
+        """Take in the new *score* of an item if it is one of the *limit* best."""
+        if score == -math.inf:
+            self.pop(key, None)
+        elif key in self or len(self) < limit:
+            self[key] = score
+            self._bar = min(self._bar, score)
+        elif score > self._bar:
+            self._bar = least = min(self.values())
+            if score > least:
+                del self[max(one for one, value in self.items() if value == least)]
+                self[key] = score
 
 
 class UnknownTrendingFormat(Exception):
@@ -43,7 +64,7 @@ class Trending:
     """
 
     next_offset: int = 0
-    overall: Scores = field(default_factory=dict)
+    overall: Scores = field(default_factory=Scores)
     categories: dict[str, Scores] = field(default_factory=dict)
 
     @property
@@ -53,16 +74,16 @@ class Trending:
 
     def put(self, key: int, score: float, category: str | None) -> None:
         """Place item *key*, of which *score* is new, in its lists."""
-        _put(self.overall, key, score, OVERALL)
+        self.overall.put(key, score, OVERALL)
         for name, scores in self.categories.items():
             if name != category:  # the shop may have moved it
                 scores.pop(key, None)
         if category in self.categories or (category and len(self.categories) < CATEGORIES):
-            _put(self.categories.setdefault(category, {}), key, score, BY_CATEGORY)
+            self.categories.setdefault(category, Scores()).put(key, score, BY_CATEGORY)
 
     def best(self, n: int, category: str | None = None) -> list[tuple[int, float]]:
         """Up to *n* item keys and scores, overall or of one category, best first."""
-        scores = self.overall if category is None else self.categories.get(category, {})
+        scores = self.overall if category is None else self.categories.get(category, Scores())
         return sorted(scores.items(), key=lambda one: (-one[1], one[0]))[:n]
 
     @classmethod
@@ -72,7 +93,7 @@ class Trending:
         for part in parts:
             whole.overall |= part.overall
             for category, scores in part.categories.items():
-                whole.categories.setdefault(category, {}).update(scores)
+                whole.categories.setdefault(category, Scores()).update(scores)
         return whole
 
     def to_bytes(self) -> bytes:
@@ -112,7 +133,7 @@ def best_overall(parts: Iterable[bytes | None]) -> list[int]:
 
     What a worker reads each second: the lists of categories stay packed.
     """
-    scores: Scores = {}
+    scores = Scores()
     for raw in parts:
         if raw is not None:
             head, body = _parts(raw)
@@ -123,16 +144,6 @@ def best_overall(parts: Iterable[bytes | None]) -> list[int]:
 def visits_at(score: float, now_ms: int) -> float:
     """The visits that *score* stands for, as faded at *now_ms*."""
     return math.exp2(score - now_ms / DAY_MS)
-
-
-def _put(scores: Scores, key: int, score: float, limit: int) -> None:
-    if score == -math.inf:
-        scores.pop(key, None)
-    elif key in scores or len(scores) < limit:
-        scores[key] = score
-    elif score > (least := min(scores.values())):
-        del scores[max(one for one, value in scores.items() if value == least)]
-        scores[key] = score
 
 
 def _parts(raw: bytes) -> tuple[dict[str, Any], bytes]:
@@ -147,4 +158,4 @@ def _parts(raw: bytes) -> tuple[dict[str, Any], bytes]:
 def _scores(packed: bytes) -> Scores:
     """One list: its keys, then as many scores."""
     half = len(packed) // 2
-    return dict(zip(array("q", packed[:half]), array("d", packed[half:]), strict=True))
+    return Scores(zip(array("q", packed[:half]), array("d", packed[half:]), strict=True))

@@ -10,8 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.event_types import EventType
-from stream.item_row import HOUR_MS, ItemRow, Said, UnknownItemFormat, fold_record
+from stream.item_row import HOUR_MS, ItemRow, Said, UnknownItemFormat, by_item
 from stream.neighbours import LIMIT, Neighbour
+from stream.records import Record
 from stream.signals import DELTA, Deltas, Kind
 from tests.builders import T0_MS
 
@@ -166,6 +167,13 @@ def logs(draw: st.DrawFn) -> list[list[Said]]:
 def packed(deltas: Sequence[Said]) -> Deltas:
     made: Deltas = np.array(list(deltas), DELTA)
     return made
+
+
+def fold_record(rows: dict[int, ItemRow], deltas: Deltas, *, partition: int, offset: int) -> bool:
+    """Fold one record into *rows*; whether any of it was news."""
+    record = Record(partition, offset, 0, None, None)
+    news = [one.fold_into(rows[one.item_key], [record]) for one in by_item([deltas])]
+    return any(news)
 
 
 @given(logs(), st.data())

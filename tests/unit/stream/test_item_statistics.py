@@ -125,6 +125,19 @@ def test_what_events_say_is_in_the_rows_the_lists_and_the_marks() -> None:
     )
 
 
+def test_a_repeat_in_the_same_batch_is_taken_in_once() -> None:
+    """An owner of events that died says again what it had said: the last event next to itself."""
+    shop = Shop()
+    log = a_log([("hat", "shoes")])
+    again = [record._replace(offset=record.offset + 1) for record in log]
+
+    keep(shop.owner(), [*log, *again])
+
+    assert shop.rows()[item_key("hat")].counts()[3].ever == 1
+    marks = [Mark.from_bytes(raw).counts for raw in shop.items.marks.values()]
+    assert sum(counts[Outcome.DUPLICATE] for counts in marks) == 1
+
+
 def test_whoever_is_behind_rests_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under load a rest takes longer than it is meant to, and more comes in than is done."""
     moments = itertools.count(0.0, 0.1)
@@ -136,7 +149,7 @@ def test_whoever_is_behind_rests_no_more(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(item_statistics, "perf_counter", lambda: next(moments))
     monkeypatch.setattr(asyncio, "sleep", rest)
 
-    keep(Shop().owner(), a_log([("hat", "shoes")] * 8, records=8))
+    keep(Shop().owner(), a_log([(f"item {n}", "shoes") for n in range(8)], records=8))
 
     assert rests == sorted(rests, reverse=True)
     assert set(rests) == {item_statistics.REST_S, 0}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from stream.decode import Accepted, Decoded, decode
 from stream.fold import fold
 from stream.history import UserRow
-from stream.item_row import ItemRow, fold_record
+from stream.item_row import ItemRow, by_item
 from stream.keys import partition_of
 from stream.marks import Mark
 from stream.records import Record
@@ -93,7 +93,8 @@ class Shop:
             deltas = from_bytes(record.value or b"")
             for key in deltas["item_key"].tolist():
                 rows.setdefault(key, ItemRow())
-            fold_record(rows, deltas, partition=partition, offset=record.offset)
+            for heard in by_item([deltas]):
+                heard.fold_into(rows[heard.item_key], [record])
         return {key: row.to_bytes() for key, row in rows.items()}
 
     def signals_of(self, partition: int) -> list[Record]:

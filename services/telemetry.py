@@ -118,9 +118,9 @@ class WorkerMetrics:
         """Count events by one of `OUTCOMES`."""
         self._events_with(outcome).inc(count)
 
-    def count_slate(self, strategy: str) -> None:
-        """Count a published slate."""
-        self._slates_with(strategy).inc()
+    def count_slates(self, strategy: str, count: int) -> None:
+        """Count published slates."""
+        self._slates_with(strategy).inc(count)
 
     def count_degraded(self, slates: int) -> None:
         """Count slates that the ranker should have made, and has not."""
@@ -253,9 +253,9 @@ class VersionMetrics:
         self._serves: dict[str, str] = {}
         self._slates_with = cache(self._slates.labels)
 
-    def count_slate(self, version: str) -> None:
-        """Count a slate that *version* made."""
-        self._slates_with(version).inc()
+    def count_slates(self, version: str, count: int) -> None:
+        """Count slates that *version* made."""
+        self._slates_with(version).inc(count)
 
     def answered(self, version: str, seconds: float) -> None:
         """Count an answered request."""

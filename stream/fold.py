@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from stream.decode import Accepted, Decoded, Misplaced, Refused
 from stream.events import Event
 from stream.history import Outcome, UserRow, entry_of
 from stream.marks import Mark
+from stream.records import Record
 from stream.signals import Delta, signals_of
+
+
+class Newest(NamedTuple):
+    """A user's newest event of a batch, which their slate answers."""
+
+    event_id: str
+    record: Record
 
 
 @dataclass(slots=True)
@@ -19,10 +28,9 @@ class Folded:
         rows: The row of each touched user after the batch.
         marks: The mark of each partition after the batch.
         stored: What a compare-and-set expects of each touched user's row: ``applied`` as it was.
-        newest: Each touched user's newest record of the batch.
+        newest: Each touched user's newest event of the batch.
         wanting_slates: Touched users with at least one live event, in order of appearance.
         refused, misplaced: Records that are published elsewhere.
-        folded: Events that changed a row, in order.
         outcomes: One for each record not settled before, in order.
         deltas: What the events say of items, to be published before the rows are written. A
             record that its user's row has already owes none.
@@ -31,11 +39,10 @@ class Folded:
     rows: dict[str, UserRow]
     marks: dict[int, Mark]
     stored: dict[str, str] = field(default_factory=dict)
-    newest: dict[str, Accepted] = field(default_factory=dict)
+    newest: dict[str, Newest] = field(default_factory=dict)
     wanting_slates: dict[str, None] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
     misplaced: list[Misplaced] = field(default_factory=list)
-    folded: list[Accepted] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     deltas: list[Delta] = field(default_factory=list)
 
@@ -86,11 +93,9 @@ def _fold_event(result: Folded, one: Accepted, first_unmarked: int) -> Outcome:
     else:
         outcome, deltas = take_in(row, one.event, partition=record.partition, offset=record.offset)
         result.deltas += deltas
-    result.newest[user_id] = one
+    result.newest[user_id] = Newest(one.event.event_id, record)
     if not one.is_backfill:
         result.wanting_slates[user_id] = None
-    if outcome is Outcome.FOLDED:
-        result.folded.append(one)
     return outcome
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, repeat
+from itertools import repeat
 from time import perf_counter
 
 import numpy as np
@@ -19,7 +19,6 @@ from stream.ranking import (
     NO_RANKING,
     Answer,
     Candidate,
-    Ranked,
     RankerInput,
     RankerUnavailable,
     Ranking,
@@ -28,7 +27,7 @@ from stream.recommendation import ModelVersion
 
 log = structlog.get_logger()
 
-READ_AT_FIRST = 32  # candidates of each user; most slates are full by then
+READ_AT_FIRST = 24  # candidates of each user; most slates are full by then
 
 Histories = Mapping[str, RankerInput]  # by user
 
@@ -103,19 +102,13 @@ async def _ask(pipeline: Pipeline, version: str, histories: Histories) -> Answer
 
 def _candidates(answer: Answer) -> Iterator[tuple[str, Iterable[Candidate]]]:
     ranked = answer.ranked
-    first = _listed(ranked.item_keys[:, :READ_AT_FIRST], ranked.scores[:, :READ_AT_FIRST])
-    for place, (user, best) in enumerate(zip(answer.histories, first, strict=True)):
-        if ranked.item_keys[place, 0] != PADDING_KEY:
-            yield user, chain(best, _others(ranked, place))
+    has_any = (ranked.item_keys[:, 0] != PADDING_KEY).tolist()
+    for place, (user, some) in enumerate(zip(answer.histories, has_any, strict=True)):
+        if some:
+            yield user, _listed(ranked.item_keys[place], ranked.scores[place])
 
 
-def _others(ranked: Ranked, place: int) -> Iterator[Candidate]:
+def _listed(keys: NDArray[np.int64], scores: NDArray[np.float32]) -> Iterator[Candidate]:
     # A slate reads some twenty of two hundred: lists of them all would be most of the work.
-    rest = slice(place, place + 1), slice(READ_AT_FIRST, None)
-    for others in _listed(ranked.item_keys[rest], ranked.scores[rest]):
-        yield from others
-
-
-def _listed(keys: NDArray[np.int64], scores: NDArray[np.float32]) -> Iterator[Iterable[Candidate]]:
-    for row in zip(keys.tolist(), scores.tolist(), strict=True):
-        yield zip(*row, repeat("ranker"), strict=False)
+    for some in slice(READ_AT_FIRST), slice(READ_AT_FIRST, None):
+        yield from zip(keys[some].tolist(), scores[some].tolist(), repeat("ranker"))

@@ -1,7 +1,9 @@
 """The path of an event: `recommend` lists every stage of a micro-batch, from records to effects."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 
@@ -19,7 +21,7 @@ from stream.retrieve import retrieve
 from stream.signals import signal_records
 from stream.slate import Slate, make_slates
 from stream.state import Replacement
-from stream.trace import traces
+from stream.trace import trace_of
 
 log = structlog.get_logger()
 
@@ -50,22 +52,19 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
         rows, marks = await _read(pipeline, decoded)
     with stage("fold"):
         folded = fold(decoded, rows, marks)
+        del decoded  # the events: what is freed late is freed when no cache has it any more
     ranking, _ = await asyncio.gather(_rank(pipeline, folded), _keep(pipeline, folded))
     with stage("slate"):
-        slates = make_slates(pipeline, folded, ranking)
+        made = _Made()
+        for slate in make_slates(pipeline, folded, ranking):
+            made.take(slate, trace_of(slate, ranking, rules.trace_share))
     with stage("publish"):
-        await pipeline.publish(
-            [
-                *(slate.outgoing() for slate in slates),
-                *traces(slates, ranking, rules.trace_share),
-                *_moved(pipeline, folded),
-            ]
-        )
+        await pipeline.publish([*made.records, *_moved(pipeline, folded)])
     with stage("mark"):
         await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks))
         pipeline.marks.wrote(folded.marks)
     pipeline.shadow.compare(ranking.answers)  # the slates are out: nobody waits for it
-    _tell(pipeline, folded, ranking, slates)
+    _tell(pipeline, folded, ranking, made)
     return {record.partition: record.offset + 1 for record in records}
 
 
@@ -105,6 +104,33 @@ async def _keep(pipeline: Pipeline, folded: Folded) -> None:
         )
 
 
+@dataclass(slots=True)
+class _Made:
+    """
+    The slates of a micro-batch as records, and what is told of them when they are out.
+
+    Attributes:
+        records: To be published, traces as well.
+        strategies, versions: How many slates each has made.
+        ages: Of each slate, the time of the newest event in it and when its trigger came, epoch s.
+    """
+
+    records: list[Outgoing] = field(default_factory=list)
+    strategies: Counter[str] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)
+    ages: list[tuple[float, float]] = field(default_factory=list)
+
+    def take(self, slate: Slate, trace: Outgoing | None) -> None:
+        recommendation = slate.recommendation
+        self.records.append(slate.outgoing())
+        if trace is not None:
+            self.records.append(trace)
+        self.strategies[recommendation.strategy] += 1
+        if recommendation.model is not None:
+            self.versions[recommendation.model.version] += 1
+        self.ages.append((recommendation.as_of.timestamp(), slate.trigger.timestamp_ms / 1000))
+
+
 def _moved(pipeline: Pipeline, folded: Folded) -> Iterator[Outgoing]:
     """Records that go elsewhere: to dead letters, or to the partition they belong on."""
     failed_at = pipeline.now()
@@ -112,12 +138,12 @@ def _moved(pipeline: Pipeline, folded: Folded) -> Iterator[Outgoing]:
     yield from (one.rekeyed(pipeline.rules.partitions) for one in folded.misplaced)
 
 
-def _tell(pipeline: Pipeline, folded: Folded, ranking: Ranking, slates: Sequence[Slate]) -> None:
+def _tell(pipeline: Pipeline, folded: Folded, ranking: Ranking, made: _Made) -> None:
     observe = pipeline.observe
     log.debug(
         "batch_settled",
         records=len(folded.outcomes),
-        slates=len(slates),
+        slates=len(made.ages),
         user_ids=list(folded.newest),
     )
     observe.observe_batch(len(folded.outcomes))
@@ -125,13 +151,14 @@ def _tell(pipeline: Pipeline, folded: Folded, ranking: Ranking, slates: Sequence
         if count := folded.outcomes.count(outcome):
             observe.count_events(outcome.name.lower(), count)
     observe.count_degraded(ranking.unanswered)
+    for strategy, slates in made.strategies.items():
+        observe.count_slates(strategy, slates)
+    for version, slates in made.versions.items():
+        pipeline.versions.count_slates(version, slates)
     now_s = pipeline.now().timestamp()
-    for slate in slates:
-        observe.count_slate(slate.recommendation.strategy)
-        if model := slate.recommendation.model:
-            pipeline.versions.count_slate(model.version)
-        observe.observe_slate_age(max(now_s - slate.recommendation.as_of.timestamp(), 0.0))
-        observe.observe_event_to_result(max(now_s - slate.trigger.timestamp_ms / 1000, 0.0))
+    for as_of_s, arrived_s in made.ages:
+        observe.observe_slate_age(max(now_s - as_of_s, 0.0))
+        observe.observe_event_to_result(max(now_s - arrived_s, 0.0))
 
 
 class _Stage:

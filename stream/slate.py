@@ -55,14 +55,18 @@ class Slate:
         )
 
 
-def make_slates(pipeline: Pipeline, folded: Folded, ranking: Ranking) -> list[Slate]:
-    """One slate for each user of the batch who wants one."""
+def make_slates(pipeline: Pipeline, folded: Folded, ranking: Ranking) -> Iterator[Slate]:
+    """
+    One slate for each user of the batch who wants one.
+
+    It is some hundred objects: made into a record before the next is asked for, it is freed while
+    a cache still has it.
+    """
     deployment, trending = pipeline.deployment(), pipeline.trending()
-    return [
+    for user_id in folded.wanting_slates:
         # Few slates read of what is popular at all, so it is listed by whoever does.
-        _make_slate(pipeline, folded, user_id, ranking, _popular(deployment, trending))
-        for user_id in folded.wanting_slates
-    ]
+        popular = _popular(deployment, trending)
+        yield _make_slate(pipeline, folded, user_id, ranking, popular)
 
 
 def _make_slate(
@@ -87,7 +91,7 @@ def _make_slate(
         generated_at=pipeline.now(),
         as_of=datetime.fromtimestamp(row.as_of_ms / 1000, UTC),
         state=State(partition=row.partition, offset=row.offset),
-        trigger=Trigger(kind="event", event_id=newest.event.event_id),
+        trigger=Trigger(kind="event", event_id=newest.event_id),
         model=ranking.models.get(user_id),
     )
     return Slate(recommendation, newest.record, considered)

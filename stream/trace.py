@@ -5,7 +5,6 @@ The ranker's inputs, which training is compared with; and the candidates that we
 what the catalogue said of each then. From these `replay` makes the slate again, byte for byte.
 """
 
-from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
@@ -105,18 +104,17 @@ class Trace(Struct, frozen=True, kw_only=True):
         return Outgoing(topics.TRACE, self.user_id.encode(), json.encode(self))
 
 
-def traces(slates: Sequence[Slate], ranking: Ranking, share: float) -> Iterator[Outgoing]:
+def trace_of(slate: Slate, ranking: Ranking, share: float) -> Outgoing | None:
     """
-    The traces of *share* (0 to 1) of the slates that the ranker took part in.
+    The trace of *slate* if it is one of *share* (0 to 1) of those that the ranker took part in.
 
-    A slate's own id decides, so that a repeat after a crash traces the same ones.
+    Its own id decides, so that a repeat after a crash traces the same ones.
     """
-    if not share:
-        return
-    given = {user: one for answer in ranking.answers for user, one in answer.histories.items()}
-    for slate in slates:
-        recommendation = slate.recommendation
-        drawn = xxhash.xxh3_64_intdigest(recommendation.recommendation_id.encode()) / 2**64
-        if drawn < share and recommendation.model is not None:
-            history = given[recommendation.user_id]
-            yield Trace.of(slate, recommendation.model, history).outgoing()
+    recommendation = slate.recommendation
+    if not share or recommendation.model is None:
+        return None
+    if xxhash.xxh3_64_intdigest(recommendation.recommendation_id.encode()) / 2**64 >= share:
+        return None
+    user_id = recommendation.user_id
+    given = next(one.histories[user_id] for one in ranking.answers if user_id in one.histories)
+    return Trace.of(slate, recommendation.model, given).outgoing()

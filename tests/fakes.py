@@ -136,8 +136,8 @@ class FakeObserver:
     def count_events(self, outcome: str, count: int = 1) -> None:
         self.events[outcome] = self.events.get(outcome, 0) + count
 
-    def count_slate(self, strategy: str) -> None:
-        self.slates[strategy] = self.slates.get(strategy, 0) + 1
+    def count_slates(self, strategy: str, count: int) -> None:
+        self.slates[strategy] = self.slates.get(strategy, 0) + count
 
     def count_degraded(self, slates: int) -> None:
         self.degraded += slates
@@ -168,8 +168,8 @@ class FakeVersions:
     def fell_back(self, version: str) -> None:
         self.fallbacks[version] += 1
 
-    def count_slate(self, version: str) -> None:
-        self.slates[version] += 1
+    def count_slates(self, version: str, count: int) -> None:
+        self.slates[version] += count
 
 
 class FakeShadow:

@@ -43,10 +43,10 @@ class Scorecards:
         """Give the version a new card: it will be tried afresh."""
         self._of.pop(version, None)
 
-    def count_slate(self, version: str) -> None:
-        """Count a slate that the version made."""
-        self._of[version].slates += 1
-        self._metrics.count_slate(version)
+    def count_slates(self, version: str, count: int) -> None:
+        """Count slates that the version made."""
+        self._of[version].slates += count
+        self._metrics.count_slates(version, count)
 
     def answered(self, version: str, seconds: float) -> None:
         """Count a request that was answered in *seconds*."""

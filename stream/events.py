@@ -1,140 +1,70 @@
-"""The event contract: what a storefront writes to `events.v1`, and how bytes become an `Event`."""
+"""How a value of `events.v1` becomes an `Event`. What may be written: `stream.event_contract`."""
 
-import re
 from datetime import datetime
-from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated
 
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
-from pydantic.config import JsonValue
+from msgspec import DecodeError, Meta, Struct
+from msgspec.json import Decoder
+from pydantic import ValidationError
 
+from stream import event_contract
+from stream.event_contract import MAX_ID_CHARACTERS, EventTypeName, faults
 from stream.event_types import BY_NAME, EventType
 
-MAX_ID_CHARACTERS = 256
+# Structs, not the contract's models: those take ten times as long. What is said of each field is
+# what the contract says, and what it refuses must not be read: tests/unit/stream/test_events.py.
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARACTERS)]
+_TIME = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)\Z"
 
 
 class InvalidEvent(Exception):
     """These bytes are not an event we know. Permanent: retrying cannot help."""
 
 
-def _integer_as_text(value: Any) -> Any:
-    # Shops with numeric ids send JSON integers; `True` is an int to Python, but not an id.
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value
-
-
-def _only_text(value: Any) -> Any:
-    # pydantic would guess whether a number is seconds or milliseconds; we refuse to.
-    if isinstance(value, datetime) or (isinstance(value, str) and _RFC_3339_DATE.match(value)):
-        return value
-    raise ValueError("must be RFC 3339 text with an offset")
-
-
-_RFC_3339_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]", re.ASCII)
-
-
-Id = Annotated[
-    str,
-    BeforeValidator(_integer_as_text),
-    StringConstraints(min_length=1, max_length=MAX_ID_CHARACTERS),
-]
-Timestamp = Annotated[AwareDatetime, BeforeValidator(_only_text)]
-Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-EventTypeName = Literal[
-    "impression",
-    "view",
-    "click",
-    "search",
-    "add_to_cart",
-    "remove_from_cart",
-    "wishlist",
-    "checkout",
-    "purchase",
-    "refund",
-    "dislike",
-]
-
-
-class Context(BaseModel):
+class Context(Struct, gc=False):
     """Where on the storefront it happened."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    page: str | None = Field(None, max_length=256)
-    position: int | None = Field(None, ge=0, le=1_000_000)
-    device: str | None = Field(None, max_length=64)
-    country: str | None = Field(None, max_length=64)
+    page: Annotated[str, Meta(max_length=256)] | None = None
+    position: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    device: Annotated[str, Meta(max_length=64)] | None = None
+    country: Annotated[str, Meta(max_length=64)] | None = None
 
 
-# What `Event._has_its_object` checks, for producers who check against the published schema.
-_HAS_ITS_OBJECT: list[JsonValue] = [
-    {
-        "properties": {"event_type": {"const": "search"}, "query": {"type": "string"}},
-        "required": ["query"],
-    },
-    {
-        "properties": {
-            "event_type": {"not": {"const": "search"}},
-            "item_id": {"type": "string"},
-        },
-        "required": ["item_id"],
-    },
-]
+class Event(Struct, gc=False, kw_only=True):
+    """
+    One user action on one item.
 
+    Attributes:
+        timestamp_ms: Event time, epoch milliseconds UTC; of a field of that name nothing is read.
+    """
 
-class Event(BaseModel):
-    """One user action on one item, one record. Keyed by ``user_id``."""
-
-    # Producers deploy before we do, so fields we do not know yet are ignored.
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", json_schema_extra={"anyOf": _HAS_ITS_OBJECT}
-    )
-
-    event_id: Id = Field(description="One per user action; what we deduplicate on.")
+    event_id: Id
     event_type: EventTypeName
-    event_timestamp: Timestamp = Field(
-        description="When the user acted: RFC 3339 with an offset. A number is refused."
-    )
+    event_timestamp: Annotated[str, Meta(pattern=_TIME)]
     user_id: Id
-    item_id: Id | None = Field(None, description="Required but for `search`.")
+    item_id: Id | None = None
     session_id: Id | None = None
-    price: float | None = Field(None, ge=0, le=1e12, allow_inf_nan=False)
-    currency: Currency | None = None
-    # Real logs hold slips of the keyboard (10**16 pairs of pants): no reason to lose an event.
-    quantity: int | None = Field(None, ge=1, le=2**63 - 1)
+    price: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}\Z")] | None = None
+    quantity: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     order_id: Id | None = None
-    query: str | None = Field(None, max_length=4096, description="Required for `search`.")
+    query: Annotated[str, Meta(max_length=4096)] | None = None
     recommendation_id: Id | None = None
     context: Context | None = None
+    timestamp_ms: int = 0
 
-    @model_validator(mode="after")
-    def _has_its_object(self) -> Self:
-        if self.event_type == "search":
-            if not self.query:
-                raise ValueError("query: required for a search")
-        elif self.item_id is None:
-            raise ValueError(f"item_id: required for {self.event_type}")
-        return self
+    def __post_init__(self) -> None:
+        if not (self.query if self.event_type == "search" else self.item_id):
+            raise ValueError("it is about nothing")
+        self.timestamp_ms = epoch_ms(datetime.fromisoformat(self.event_timestamp))
 
     @property
     def kind(self) -> EventType:
         """The event type as its stable code."""
         return BY_NAME[self.event_type]
 
-    @cached_property
-    def timestamp_ms(self) -> int:
-        """Event time, epoch milliseconds UTC."""
-        return epoch_ms(self.event_timestamp)
+
+_read = Decoder(Event).decode
 
 
 def epoch_ms(moment: datetime) -> int:
@@ -162,10 +92,7 @@ def parse_event(raw: bytes | None, *, kafka_timestamp_ms: int, max_ahead_ms: int
     """
     if raw is None:
         raise InvalidEvent("value: null (an event log has no tombstones)")
-    try:
-        event = Event.model_validate_json(raw)
-    except ValidationError as error:
-        raise InvalidEvent(faults(error)) from error
+    event = read_event(raw)
     if event.timestamp_ms > kafka_timestamp_ms + max_ahead_ms:
         raise InvalidEvent(
             f"event_timestamp: more than {max_ahead_ms / 1000:g} s ahead of the record's timestamp"
@@ -173,14 +100,24 @@ def parse_event(raw: bytes | None, *, kafka_timestamp_ms: int, max_ahead_ms: int
     return event
 
 
-def faults(error: ValidationError) -> str:
-    """One line naming each field at fault and the rule it breaks, without its value."""
-    return "; ".join(
-        f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['type']} ({_rule(fault)})"
-        for fault in error.errors(include_url=False, include_input=False)
+def read_event(raw: bytes) -> Event:
+    """As `parse_event`, of an event whose time is not in question."""
+    try:
+        raw.isascii() or raw.decode()  # nobody else looks into fields that we do not know
+        return _read(raw)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return _by_contract(raw)
+
+
+def _by_contract(raw: bytes) -> Event:
+    """What is written in another way than most (ids as numbers), or why it is no event."""
+    try:
+        found = event_contract.Event.model_validate_json(raw)
+    except ValidationError as error:
+        raise InvalidEvent(faults(error)) from error
+    fields = {name: value for name, value in found if name not in ("event_timestamp", "context")}
+    return Event(
+        **fields,
+        event_timestamp=found.event_timestamp.isoformat(),
+        context=None if found.context is None else Context(**dict(found.context)),
     )
-
-
-def _rule(fault: Any) -> str:
-    # The text of a JSON error quotes nothing; enum and date errors name only what is allowed.
-    return str(fault["msg"])[:200]

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from stream.events import Currency, Id, InvalidEvent, Timestamp, faults
+from stream.event_contract import Currency, Id, Timestamp, faults
+from stream.events import InvalidEvent
 
 Name = Annotated[str, StringConstraints(max_length=256)]
 

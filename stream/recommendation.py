@@ -8,7 +8,7 @@ import xxhash
 from msgspec import Meta, Struct, field
 from msgspec.json import Encoder
 
-from stream.events import MAX_ID_CHARACTERS
+from stream.event_contract import MAX_ID_CHARACTERS
 
 # Structs, not pydantic models: a slate has some twenty-five objects, which we make ourselves. What
 # is said of each field here is what the document says, and what reading a slate checks.

@@ -17,7 +17,7 @@ from services.kafka.slates import Answer, Newest, Sent, Slate, Unanswered, poll_
 from services.logs.eventlog import LogEvent, timestamp_text
 from services.simulator.live import LiveShoppers
 from services.simulator.world import PushedSlate, World
-from stream.events import Event
+from stream.events import read_event
 
 KEPT = 1_000_000  # latencies that the summary is taken from
 RECENT = 500  # latencies that the shown percentiles are taken from
@@ -144,7 +144,7 @@ class LiveShop:
     def _publish(self, publisher: Publisher, fields: dict[str, Any]) -> None:
         fields["event_timestamp"] = timestamp_text(fields["event_timestamp"], "ms")
         value = orjson.dumps(fields)
-        event = LogEvent(self.figures.events, 0, Event.model_validate_json(value), value)
+        event = LogEvent(self.figures.events, 0, read_event(value), value)
         sent = Sent(event, time.time())
         self._awaited.add(sent)
         publisher.send(self._topic, event.key, value, delivered=partial(self._delivered, sent))

@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 
 from stream import records, topics
 from stream.deployments import Deployment
-from stream.events import Event
+from stream.event_contract import Event
 from stream.items import Item
 from stream.recommendation import Recommendation
 from stream.reports import WorkerReport

@@ -99,6 +99,8 @@ class UnknownRowFormat(Exception):
     """A row that this version cannot read. Upgrade the worker, or rebuild the state."""
 
 
+_OUTCOMES = tuple(Outcome)  # by their codes
+_ENTRY_BYTES = ENTRY.itemsize
 _PACKED_ENTRY = entry_struct(*ENTRY.names or ())
 _ORDER = entry_struct("timestamp_ms", "offset")
 _KEY = struct.Struct("<Q")  # an event key, as it lies in an entry
@@ -139,7 +141,7 @@ class UserRow:
         """What becomes of an event that is newer than the row's own ``offset``."""
         name = list_of(entry.event_type)
         entries = self.packed[name]
-        full = len(entries) == LIMITS[name] * ENTRY.itemsize
+        full = len(entries) == LIMITS[name] * _ENTRY_BYTES
         return verdict(
             known=_holds(self.packed, entry.event_key),
             full=full,
@@ -155,9 +157,9 @@ class UserRow:
         if outcome is Outcome.FOLDED:
             name = list_of(entry.event_type)
             entries = _insert(self.packed[name], entry)
-            if len(entries) > LIMITS[name] * ENTRY.itemsize:
+            if len(entries) > LIMITS[name] * _ENTRY_BYTES:
                 self.evicted_ms[name], _ = _ORDER.unpack_from(entries)
-                entries = entries[ENTRY.itemsize :]
+                entries = entries[_ENTRY_BYTES:]
             self.packed[name] = entries
 
     def outcome_of(self, offset: int) -> Outcome | None:
@@ -186,7 +188,7 @@ class UserRow:
     def as_of_ms(self) -> int:
         """Event time of the newest event folded in, epoch ms."""
         newest = [
-            _ORDER.unpack_from(entries, len(entries) - ENTRY.itemsize)[0]
+            _ORDER.unpack_from(entries, len(entries) - _ENTRY_BYTES)[0]
             for entries in self.packed.values()
             if entries
         ]
@@ -203,13 +205,13 @@ class UserRow:
 
     def to_bytes(self) -> bytes:
         """Pack the row: a header, the lists and the tally."""
+        lists = self.packed.values()  # both are in the order of `LIMITS`
         header = _HEADER.pack(
             *(FORMAT, self.partition, self.offset),
-            *(len(self.packed[name]) // ENTRY.itemsize for name in LIMITS),
-            *(self.evicted_ms[name] for name in LIMITS),
+            *[len(entries) // _ENTRY_BYTES for entries in lists],
+            *self.evicted_ms.values(),
             len(self.tally),
         )
-        lists = [self.packed[name] for name in LIMITS]
         return b"".join((header, *lists, *[_TALLY.pack(*one) for one in self.tally]))
 
     @classmethod
@@ -222,14 +224,13 @@ class UserRow:
         """
         if raw is None:
             return cls()
-        (written,) = struct.unpack_from("<H", raw)
-        if written != FORMAT:
+        if (written := int.from_bytes(raw[:2], "little")) != FORMAT:
             raise UnknownRowFormat(f"row format {written}, this worker reads {FORMAT}")
         _, partition, offset, *sizes, tally_length = _HEADER.unpack_from(raw)
         lengths, evicted_ms = sizes[: len(LIMITS)], sizes[len(LIMITS) :]
         at, packed = _HEADER.size, {}
         for name, length in zip(LIMITS, lengths, strict=True):
-            start, at = at, at + length * ENTRY.itemsize
+            start, at = at, at + length * _ENTRY_BYTES
             packed[name] = raw[start:at]
         tally = _TALLY.iter_unpack(raw[at : at + tally_length * _TALLY.size])
         return cls(
@@ -237,7 +238,7 @@ class UserRow:
             evicted_ms=dict(zip(LIMITS, evicted_ms, strict=True)),
             partition=partition,
             offset=offset,
-            tally=[(record, Outcome(outcome)) for record, outcome in tally],
+            tally=[(record, _OUTCOMES[outcome]) for record, outcome in tally],
         )
 
 
@@ -247,8 +248,8 @@ def ranker_inputs(rows: Sequence[UserRow], length: int) -> list[RankerInput]:
 
     All rows are read as one array: alone, a row costs ten times as much.
     """
-    lists = [row.packed[name][-length * ENTRY.itemsize :] for row in rows for name in _ACTIONS]
-    lengths = [len(entries) // ENTRY.itemsize for entries in lists]
+    lists = [row.packed[name][-length * _ENTRY_BYTES :] for row in rows for name in _ACTIONS]
+    lengths = [len(entries) // _ENTRY_BYTES for entries in lists]
     owners = np.repeat(np.arange(len(lists)) // len(_ACTIONS), lengths)
     actions = np.frombuffer(b"".join(lists), ENTRY)
     order = _oldest_first(actions, owners)
@@ -312,14 +313,14 @@ def list_of(event_type: int) -> str:
 
 def _holds(packed: Mapping[str, bytes], event_key: int) -> bool:
     entries, wanted = b"".join(packed.values()), _KEY.pack(event_key)
-    return place_of(wanted, entries, width=ENTRY.itemsize, at=_KEY_AT) >= 0
+    return place_of(wanted, entries, width=_ENTRY_BYTES, at=_KEY_AT) >= 0
 
 
 def _insert(entries: bytes, entry: Entry) -> bytes:
     # Events arrive nearly in order, so the place is nearly always the end.
     at = len(entries)
-    while at and _ORDER.unpack_from(entries, at - ENTRY.itemsize) > entry[:2]:
-        at -= ENTRY.itemsize
+    while at and _ORDER.unpack_from(entries, at - _ENTRY_BYTES) > entry[:2]:
+        at -= _ENTRY_BYTES
     return b"".join((entries[:at], _PACKED_ENTRY.pack(*entry), entries[at:]))
 
 

@@ -65,7 +65,7 @@ class Ranking:
         unanswered: Users with a history whom no version has ranked: their slates are degraded.
     """
 
-    candidates: Mapping[str, Iterable[Candidate]]  # by user; to be read once, padding at the end
+    candidates: dict[str, Iterable[Candidate]]  # by user; to be read once, padding at the end
     models: Mapping[str, ModelVersion]
     answers: Sequence[Answer]
     unanswered: int = 0

@@ -78,7 +78,7 @@ def _make_slate(
 ) -> Slate:
     row, newest, rules = folded.rows[user_id], folded.newest[user_id], pipeline.rules
     considered = consider(
-        chain(ranking.candidates.get(user_id, ()), popular),
+        chain(ranking.candidates.pop(user_id, ()), popular),
         id_of=pipeline.catalogue.id_of,
         hidden=row.bought() if rules.hide_bought else (),
         k=rules.slate_size,

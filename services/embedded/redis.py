@@ -36,8 +36,9 @@ def redis(
         "dir": str(directory),
         "appendonly": "yes",
         "appendfsync": "always",
-        # A small store would be written anew every few seconds, a third of what Redis does.
-        "auto-aof-rewrite-min-size": "256mb",
+        # A store would be written anew every few seconds, a third of what Redis does.
+        "auto-aof-rewrite-min-size": "512mb",
+        "auto-aof-rewrite-percentage": "200",
         "save": "",
         "daemonize": "no",
         "logfile": "",

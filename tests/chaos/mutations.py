@@ -54,7 +54,7 @@ MUTATIONS = (
         [
             Edit(
                 "features/replace.lua",
-                "  if stored == ARGV[at + 1] then return nil, stored end",
+                "  if stored == expected then return nil, stored end",
                 "  if true then return nil, stored end",
             )
         ],
@@ -99,10 +99,10 @@ MUTATIONS = (
         [
             Edit(
                 "stream/recommend.py",
-                '    with stage("publish"):\n        await pipeline.publish(\n',
+                '    with stage("publish"):\n',
                 "    await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks))\n"
                 "    pipeline.marks.wrote(folded.marks)\n"
-                '    with stage("publish"):\n        await pipeline.publish(\n',
+                '    with stage("publish"):\n',
             ),
             Edit(
                 "stream/recommend.py",

@@ -127,9 +127,8 @@ def signals_of(row: UserRow, entry: Entry, *, partition: int) -> list[Delta]:
 
 
 _Change = tuple[int, Kind, int, int, float, int]  # a delta without its source
-_delta: Callable[[tuple[float, ...]], Delta] = partial(
-    tuple.__new__, Delta
-)  # its own takes twice as long
+# As `Delta._make`, in half the time: there are four or five for each event.
+_delta: Callable[[tuple[float, ...]], Delta] = partial(tuple.__new__, Delta)
 
 
 def _visited_before(row: UserRow, key: int, at_ms: int) -> list[int]:

@@ -20,7 +20,7 @@ from stream.context import pack_context, price_buckets
 from stream.event_types import EventType
 from stream.events import Context, Event
 from stream.keys import NO_ORDER, PADDING_KEY, event_key, item_key, order_key
-from stream.packed import place_of
+from stream.packed import place_of, struct_of
 from stream.ranking import RankerInput
 
 ENTRY = np.dtype(
@@ -57,12 +57,7 @@ def entry_struct(*names: str) -> struct.Struct:
 
     Of a few entries, `struct` reads and writes a field many times as fast as numpy.
     """
-    fields = [(name, ENTRY[name]) for name in ENTRY.names or ()]
-    codes = [_CODES[one.str] if name in names else f"{one.itemsize}x" for name, one in fields]
-    return struct.Struct("<" + "".join(codes))
-
-
-_CODES = {"<i8": "q", "<u8": "Q", "<i4": "i", "<u4": "I", "<f4": "f", "|u1": "B"}
+    return struct_of(ENTRY, *names)
 
 
 # Which list an event goes to, and how much each list holds.

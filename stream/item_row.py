@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from stream.event_types import EventType
 from stream.neighbours import Neighbour, Neighbours
+from stream.packed import struct_of
 from stream.records import Record
-from stream.signals import VISITS, Deltas, Kind
+from stream.signals import DELTA, VISITS, Deltas, Kind
 
 HOUR_MS = 3_600_000
 HALF_LIVES_MS = (HOUR_MS, 24 * HOUR_MS, 7 * 24 * HOUR_MS)
@@ -289,7 +290,7 @@ def _firsts(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.flatnonzero(np.append(True, np.logical_or.reduce(changed)))
 
 
-_SAID = struct.Struct("<qiqBBqfq")  # as `DELTA`
+_SAID = struct_of(DELTA, *DELTA.names or ())
 
 
 def _sorted(by_number: dict[int, T]) -> dict[int, T]:

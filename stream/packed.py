@@ -1,4 +1,19 @@
-"""Looking for a value in packed records, as bytes: a tenth of what comparing numbers takes."""
+"""Records packed one after the other, as bytes: of a few, numpy takes many times as long."""
+
+import struct
+from typing import Any
+
+import numpy as np
+
+
+def struct_of(record: "np.dtype[Any]", *names: str) -> struct.Struct:
+    """Those fields of a packed *record*, in their order there; it steps over the others."""
+    fields = [(name, record[name]) for name in record.names or ()]
+    codes = [_CODES[one.str] if name in names else f"{one.itemsize}x" for name, one in fields]
+    return struct.Struct("<" + "".join(codes))
+
+
+_CODES = {"<i8": "q", "<u8": "Q", "<i4": "i", "<u4": "I", "<f4": "f", "|u1": "B"}
 
 
 def place_of(wanted: bytes, packed: bytes, *, width: int, at: int = 0) -> int:

@@ -20,6 +20,7 @@ from services.bench.figures import BARE_LOOP, PIPELINE, Asked, Figure, Moment, R
 from services.bench.load import Answers, Load, Traffic
 from services.bench.machine import Machine
 from services.bench.preparing import deploy, fill_histories, put_catalogue, write_random_version
+from services.bench.redis_log import RedisLog
 from services.bench.usage import Meter, Reading
 from services.embedded import stack
 from services.embedded.part import Status
@@ -111,6 +112,7 @@ class Bench:
         self._settings = settings
         self._addresses = {name: status.address for name, status in statuses.items()}
         self._pids = {name: status.pid for name, status in statuses.items() if status.pid}
+        self._redis_log = RedisLog(self._addresses["redis"], self._pids["redis"])
         self._traffics = traffics
         self._version = version
         self._say = say
@@ -193,10 +195,10 @@ class Bench:
             BARE_LOOP: (BARE_PREFIX, Meter({BARE_LOOP: bare_loop, **servers})),
         }
         rounds: dict[str, list[Figure]] = {way: [] for way in both}
-        for _ in range(self._asked.rounds):
-            for way, (prefix, meter) in both.items():
-                with self._load(prefix, traffic, GATHERING_MS) as load:
-                    rounds[way].append(self._saturate(way, load, traffic, meter))
+        with self._redis_log.rewritten_only_when_asked():
+            for _ in range(self._asked.rounds):
+                for way, (prefix, meter) in both.items():
+                    rounds[way].append(self._round(way, prefix, traffic, meter))
         middle = {way: _middle(figures) for way, figures in rounds.items()}
         self._report.figures += middle.values()
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
@@ -206,6 +208,16 @@ class Bench:
             for way, (prefix, meter) in both.items():
                 with self._load(prefix, traffic, AT_ONCE_MS) as load:
                     self._at(rate, way, load, traffic, meter)
+
+    def _round(self, way: str, prefix: str, traffic: Traffic, meter: Meter) -> Figure:
+        """Saturation, with its share of what writing Redis' log anew costs."""
+        rewriting_s, growth = self._redis_log.rewrite(), self._redis_log.growth()
+        before = self._redis_log.size()
+        with self._load(prefix, traffic, GATHERING_MS) as load:
+            figure = self._saturate(way, load, traffic, meter)
+            written = (self._redis_log.size() - before) / load.sent  # bytes an event
+        redis_us = figure.cpu_us["redis"] + rewriting_s * 1e6 * written / growth
+        return replace(figure, cpu_us={**figure.cpu_us, "redis": redis_us})
 
     def _log_bytes(self, topic: str) -> int:
         """What a topic takes in Kafka's log, compressed as it is."""

@@ -10,8 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from stream.event_types import EventType
 from stream.events import Context, Event
 from stream.keys import NO_ORDER, PADDING_KEY, event_key, item_key, order_key
 from stream.packed import place_of, struct_of
-from stream.ranking import RankerInput
+from stream.ranking import RankerInput, RankerInputs
 
 ENTRY = np.dtype(
     [
@@ -237,7 +236,7 @@ class UserRow:
         )
 
 
-def ranker_inputs(rows: Sequence[UserRow], length: int) -> list[RankerInput]:
+def ranker_inputs(rows: Sequence[UserRow], length: int) -> RankerInputs:
     """
     Each row's newest *length* actions on items, impressions apart, as the ranker reads them.
 
@@ -249,20 +248,16 @@ def ranker_inputs(rows: Sequence[UserRow], length: int) -> list[RankerInput]:
     actions = np.frombuffer(b"".join(lists), ENTRY)
     order = _oldest_first(actions, owners)
     times_ms = actions["timestamp_ms"][order]
-    ends = np.bincount(owners, minlength=len(rows)).cumsum()
-    newest_ms = times_ms[ends[owners] - 1]
-    columns: tuple[NDArray[Any], ...] = (
-        actions["item_key"][order],
-        actions["event_type"][order].astype(np.int32),
-        ((newest_ms - times_ms) / 1000).astype(np.float32),
-        price_buckets(actions["price"][order]),
-        actions["context"][order],
+    lengths_of_rows = np.bincount(owners, minlength=len(rows))
+    newest_ms = times_ms[lengths_of_rows.cumsum()[owners] - 1]
+    found = RankerInput(
+        item_keys=actions["item_key"][order],
+        event_types=actions["event_type"][order].astype(np.int32),
+        ages_s=((newest_ms - times_ms) / 1000).astype(np.float32),
+        price_buckets=price_buckets(actions["price"][order]),
+        context=actions["context"][order],
     )
-    starts = [0, *ends.tolist()]
-    return [
-        RankerInput(*(column[max(start, end - length) : end] for column in columns))
-        for start, end in pairwise(starts)
-    ]
+    return RankerInputs(found, lengths_of_rows).newest(length)
 
 
 def _oldest_first(actions: Entries, owners: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,10 +1,10 @@
 """Stage 4, rank: who is ranked by which version, and what to do when there is no answer."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import repeat
+from itertools import compress, repeat
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import structlog
@@ -19,7 +19,7 @@ from stream.ranking import (
     NO_RANKING,
     Answer,
     Candidate,
-    RankerInput,
+    RankerInputs,
     RankerUnavailable,
     Ranking,
 )
@@ -29,7 +29,12 @@ log = structlog.get_logger()
 
 READ_AT_FIRST = 24  # candidates of each user; most slates are full by then
 
-Histories = Mapping[str, RankerInput]  # by user
+
+class _Group(NamedTuple):
+    """Whom one version is asked about."""
+
+    users: Mapping[str, int]  # to their places in `histories`
+    histories: RankerInputs
 
 
 async def rank(pipeline: Pipeline, folded: Folded) -> Ranking:
@@ -44,8 +49,7 @@ async def rank(pipeline: Pipeline, folded: Folded) -> Ranking:
     if deployment is None or not groups:
         return NO_RANKING
     asked = [
-        _ask_or_fall_back(pipeline, deployment, version, histories)
-        for version, histories in groups.items()
+        _ask_or_fall_back(pipeline, deployment, version, group) for version, group in groups.items()
     ]
     answers = [answer for answer in await asyncio.gather(*asked) if answer is not None]
     return Ranking(
@@ -53,57 +57,60 @@ async def rank(pipeline: Pipeline, folded: Folded) -> Ranking:
         models={
             user: ModelVersion(name=deployment.model, version=answer.version)
             for answer in answers
-            for user in answer.histories
+            for user in answer.users
         },
         answers=answers,
-        unanswered=sum(map(len, groups.values())) - sum(len(one.histories) for one in answers),
+        unanswered=sum(len(one.users) for one in groups.values())
+        - sum(len(one.users) for one in answers),
     )
 
 
-def _by_version(
-    pipeline: Pipeline, deployment: Deployment, folded: Folded
-) -> Mapping[str, Histories]:
-    groups: defaultdict[str, dict[str, RankerInput]] = defaultdict(dict)
+def _by_version(pipeline: Pipeline, deployment: Deployment, folded: Folded) -> Mapping[str, _Group]:
     users = list(folded.wanting_slates)
     histories = ranker_inputs([folded.rows[user] for user in users], pipeline.rules.history_length)
-    for user, history in zip(users, histories, strict=True):
-        if len(history.item_keys):
-            groups[deployment.version_for(user)][user] = history
+    versions = np.array([deployment.version_for(user) for user in users], object)
+    versions[histories.lengths == 0] = None  # nobody is asked about those without a history
+    groups = {}
+    for version in set(versions.tolist()) - {None}:
+        chosen = versions == version
+        some = {user: place for place, user in enumerate(compress(users, chosen))}
+        groups[version] = _Group(some, histories.where(chosen))
     return groups
 
 
 async def _ask_or_fall_back(
-    pipeline: Pipeline, deployment: Deployment, version: str, histories: Histories
+    pipeline: Pipeline, deployment: Deployment, version: str, group: _Group
 ) -> Answer | None:
-    answer = await _ask(pipeline, version, histories)
+    answer = await _ask(pipeline, version, group)
     if answer is not None or version == deployment.version:
         return answer
-    answer = await _ask(pipeline, deployment.version, histories)
+    answer = await _ask(pipeline, deployment.version, group)
     if answer is not None:  # then it was the canary's own fault, and not Triton's
         pipeline.versions.fell_back(version)
     return answer
 
 
-async def _ask(pipeline: Pipeline, version: str, histories: Histories) -> Answer | None:
+async def _ask(pipeline: Pipeline, version: str, group: _Group) -> Answer | None:
     started = perf_counter()
     try:
         ranked = await pipeline.ranker.rank(
-            list(histories.values()),
+            group.histories,
             version=version,
             deadline_s=pipeline.rules.ranker_deadline_s,
         )
     except RankerUnavailable as error:
         pipeline.versions.failed(version, error.kind)
-        log.warning("ranker_unavailable", version=version, reason=str(error), users=len(histories))
+        said = {"version": version, "reason": str(error), "users": len(group.users)}
+        log.warning("ranker_unavailable", **said)
         return None
     pipeline.versions.answered(version, perf_counter() - started)
-    return Answer(version, histories, ranked)
+    return Answer(version, group.users, group.histories, ranked)
 
 
 def _candidates(answer: Answer) -> Iterator[tuple[str, Iterable[Candidate]]]:
     ranked = answer.ranked
     has_any = (ranked.item_keys[:, 0] != PADDING_KEY).tolist()
-    for place, (user, some) in enumerate(zip(answer.histories, has_any, strict=True)):
+    for place, (user, some) in enumerate(zip(answer.users, has_any, strict=True)):
         if some:
             yield user, _listed(ranked.item_keys[place], ranked.scores[place])
 

@@ -1,8 +1,8 @@
 """What the pipeline asks of a ranker, whoever answers. Triton does: `services.models.triton`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,71 @@ class RankerInput:
     context: NDArray[np.int32]  # (L,) see `stream.context.pack`
 
 
+class RankerInputs(Sequence[RankerInput]):
+    """
+    The histories of many users, one after the other.
+
+    A list of `RankerInput` would have five small arrays for each, to be made and to be copied.
+
+    Args:
+        together: ``(n,)`` of all users.
+        lengths: ``(B,)`` how much of it is each user's.
+    """
+
+    def __init__(self, together: RankerInput, lengths: NDArray[np.int64]) -> None:
+        self.together = together
+        self.lengths = lengths
+        self._ends = lengths.cumsum()
+
+    @classmethod
+    def of(cls, inputs: Sequence[RankerInput]) -> "RankerInputs":
+        """The same, whatever sequence they are in."""
+        if isinstance(inputs, RankerInputs):
+            return inputs
+        columns = zip(*map(_columns, inputs), strict=True)
+        lengths = np.array([len(one.item_keys) for one in inputs], np.int64)
+        return cls(RankerInput(*map(np.concatenate, columns)), lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, at: int) -> RankerInput: ...
+    @overload
+    def __getitem__(self, at: slice) -> "RankerInputs": ...
+    def __getitem__(self, at: int | slice) -> "RankerInput | RankerInputs":
+        if isinstance(at, slice):
+            chosen = np.zeros(len(self), bool)
+            chosen[at] = True
+            return self.where(chosen)
+        end = self._ends[at]
+        return _of(self.together, slice(end - self.lengths[at], end))
+
+    def where(self, chosen: NDArray[np.bool_]) -> "RankerInputs":
+        """Those users of whom *chosen* ``(B,)`` is true."""
+        if chosen.all():
+            return self
+        return RankerInputs(
+            _of(self.together, np.repeat(chosen, self.lengths)), self.lengths[chosen]
+        )
+
+    def newest(self, length: int) -> "RankerInputs":
+        """Of each user at most the newest *length*."""
+        if (self.lengths <= length).all():
+            return self
+        before_end = np.repeat(self._ends, self.lengths) - np.arange(len(self.together.item_keys))
+        kept = _of(self.together, before_end <= length)
+        return RankerInputs(kept, np.minimum(self.lengths, length))
+
+
+def _columns(one: RankerInput) -> Iterator[NDArray[Any]]:
+    return (getattr(one, name) for name in RankerInput.__slots__)
+
+
+def _of(one: RankerInput, places: slice | NDArray[np.bool_]) -> RankerInput:
+    return RankerInput(*(column[places] for column in _columns(one)))
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """The best items of each user, best first."""
@@ -49,10 +114,16 @@ Candidate = tuple[int, float, str]  # item key, score, source
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one version answered about some users of a micro-batch."""
+    """
+    What one version answered about some users of a micro-batch.
+
+    Attributes:
+        users: User to the row of them in `histories` and in `ranked`, in that order.
+    """
 
     version: str
-    histories: Mapping[str, RankerInput]  # by user, in the order of the rows of `ranked`
+    users: Mapping[str, int]
+    histories: Sequence[RankerInput]
     ranked: Ranked
 
 

@@ -116,5 +116,6 @@ def trace_of(slate: Slate, ranking: Ranking, share: float) -> Outgoing | None:
     if xxhash.xxh3_64_intdigest(recommendation.recommendation_id.encode()) / 2**64 >= share:
         return None
     user_id = recommendation.user_id
-    given = next(one.histories[user_id] for one in ranking.answers if user_id in one.histories)
+    answer = next(one for one in ranking.answers if user_id in one.users)
+    given = answer.histories[answer.users[user_id]]
     return Trace.of(slate, recommendation.model, given).outgoing()

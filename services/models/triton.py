@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from services.models.circuit import Circuit
 from services.models.pace import Pace
-from stream.ranking import Ranked, RankerInput, RankerUnavailable
+from stream.ranking import Ranked, RankerInput, RankerInputs, RankerUnavailable
 
 DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
     "item_keys": ("INT64", np.int64),
@@ -168,11 +168,11 @@ class TritonRanker:
 
 def pad(inputs: Sequence[RankerInput], length: int) -> dict[str, NDArray[Any]]:
     """The ``(B, length)`` input tensors: the newest last, padded with 0 on the left."""
-    padded = {name: np.zeros((len(inputs), length), dtype) for name, (_, dtype) in DTYPES.items()}
+    newest = RankerInputs.of(inputs).newest(length)
+    real = np.arange(length) >= length - newest.lengths[:, None]  # (B, length)
+    padded = {name: np.zeros(real.shape, dtype) for name, (_, dtype) in DTYPES.items()}
     for name, rows in padded.items():
-        for row, one in zip(rows, inputs, strict=True):
-            values = getattr(one, name)[-length:]
-            row[length - len(values) :] = values
+        rows[real] = getattr(newest.together, name)
     return padded
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 import structlog
@@ -63,7 +62,7 @@ class ShadowComparison:
         self._asking = asyncio.create_task(self._ask(shadow, served))
 
     async def _ask(self, shadow: str, served: Answer) -> None:
-        inputs = list(islice(served.histories.values(), USERS))
+        inputs = served.histories[:USERS]
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         try:

@@ -71,8 +71,8 @@ class SlowRanker:
 
 
 def an_answer(users: int = 2, version: str = "1") -> Answer:
-    histories = {f"u{number}": A_HISTORY for number in range(users)}
-    return Answer(version, histories, ranked(*[[1, 2, 3]] * users))
+    rows = {f"u{number}": number for number in range(users)}
+    return Answer(version, rows, [A_HISTORY] * users, ranked(*[[1, 2, 3]] * users))
 
 
 def comparison(shadow: str | None = "3") -> tuple[SlowRanker, Scorecards, ShadowComparison]:

@@ -72,5 +72,5 @@ def test_the_shadow_is_handed_what_was_asked_and_answered() -> None:
     models(pipeline)
 
     answers = {answer.version: answer for answer in pipeline.shadow.answers}
-    assert set(answers["2"].histories) == {user for user in USERS if CANARY.takes(user)}
-    assert len(answers["1"].ranked.item_keys) == len(answers["1"].histories)
+    assert set(answers["2"].users) == {user for user in USERS if CANARY.takes(user)}
+    assert len(answers["1"].ranked.item_keys) == len(answers["1"].users)

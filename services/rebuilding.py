@@ -34,7 +34,7 @@ from stream.decode import Decoded, Misplaced, Refused
 from stream.history import Outcome, UserRow
 from stream.items import InvalidItem, parse_item
 from stream.marks import Mark
-from stream.signals import Delta, signal_records
+from stream.signals import NO_DELTAS, signal_records
 from stream.state import Replacement
 from stream.topics import with_prefix
 
@@ -159,14 +159,14 @@ class Folding:
     marks: dict[int, Mark]
     rows: dict[str, UserRow] = field(default_factory=dict)
 
-    def take(self, decoded: Sequence[Decoded]) -> list[Delta]:
+    def take(self, decoded: Sequence[Decoded]) -> bytes:
         """Fold records, in order; returns what they say of items."""
-        signals: list[Delta] = []
+        signals = bytearray()
         for one in decoded:
             outcome, deltas = self._fold(one)
             self.marks[one.record.partition].settle(one.record.offset, outcome)
             signals += deltas
-        return signals
+        return bytes(signals)
 
     def write(self, users: FeatureRows[str], ends: Mapping[int, int]) -> None:
         """Write all of it into an empty state: rows first, as workers do."""
@@ -187,11 +187,11 @@ class Folding:
             }
         )
 
-    def _fold(self, one: Decoded) -> tuple[Outcome, list[Delta]]:
+    def _fold(self, one: Decoded) -> tuple[Outcome, bytes]:
         if isinstance(one, Refused):
-            return Outcome.DEAD_LETTERED, []
+            return Outcome.DEAD_LETTERED, NO_DELTAS
         if isinstance(one, Misplaced):
-            return Outcome.REKEYED, []
+            return Outcome.REKEYED, NO_DELTAS
         user_id = one.event.user_id
         return refold(self.rows.setdefault(user_id, UserRow()), one)
 

@@ -9,7 +9,7 @@ from stream.events import Event
 from stream.history import Outcome, UserRow, entry_of
 from stream.marks import Mark
 from stream.records import Record
-from stream.signals import Delta, signals_of
+from stream.signals import NO_DELTAS, signals_of
 
 
 class Newest(NamedTuple):
@@ -32,8 +32,8 @@ class Folded:
         wanting_slates: Touched users with at least one live event, in order of appearance.
         refused, misplaced: Records that are published elsewhere.
         outcomes: One for each record not settled before, in order.
-        deltas: What the events say of items, to be published before the rows are written. A
-            record that its user's row has already owes none.
+        deltas: What the events say of items, `stream.signals.DELTA` after `DELTA`, to be published
+            before the rows are written. A record that its user's row has already owes none.
     """
 
     rows: dict[str, UserRow]
@@ -44,7 +44,7 @@ class Folded:
     refused: list[Refused] = field(default_factory=list)
     misplaced: list[Misplaced] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    deltas: list[Delta] = field(default_factory=list)
+    deltas: bytearray = field(default_factory=bytearray)
 
 
 def fold(
@@ -99,13 +99,11 @@ def _fold_event(result: Folded, one: Accepted, first_unmarked: int) -> Outcome:
     return outcome
 
 
-def take_in(
-    row: UserRow, event: Event, *, partition: int, offset: int
-) -> tuple[Outcome, list[Delta]]:
+def take_in(row: UserRow, event: Event, *, partition: int, offset: int) -> tuple[Outcome, bytes]:
     """Take an *event* that is newer than *row* into it: what became of it, and its signals."""
     entry = entry_of(event, offset)
     outcome = row.verdict(entry)
-    deltas = signals_of(row, entry, partition=partition) if outcome is Outcome.FOLDED else []
+    deltas = signals_of(row, entry, partition=partition) if outcome is Outcome.FOLDED else NO_DELTAS
     row.take(entry, outcome, partition=partition)
     return outcome, deltas
 

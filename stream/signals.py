@@ -12,11 +12,10 @@ elsewhere.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from enum import IntEnum
-from functools import partial
+from itertools import starmap
 from operator import itemgetter
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from stream import topics
 from stream.event_types import EventType
 from stream.history import Entries, Entry, UserRow, entry_struct
 from stream.keys import NO_ORDER, PADDING_KEY
+from stream.packed import struct_of
 from stream.records import Outgoing
 
 
@@ -36,32 +36,21 @@ class Kind(IntEnum):
     BOUGHT_TOGETHER = 3  # the item's neighbours: what was bought in the same order
 
 
-class Delta(NamedTuple):
-    """One change to one item's row."""
-
-    item_key: int
-    source_partition: int  # of events.v1
-    source_offset: int
-    kind: Kind
-    event_type: int  # what is counted; 0 if the delta is about a neighbour
-    other_key: int  # the neighbour; 0 for a count
-    weight: float  # negative: it takes back what an earlier delta said
-    timestamp_ms: int  # event time, from which the weight decays
-
-
+# One change to one item's row.
 DELTA = np.dtype(
     [
         ("item_key", "<i8"),
-        ("source_partition", "<i4"),
+        ("source_partition", "<i4"),  # of events.v1
         ("source_offset", "<i8"),
-        ("kind", "u1"),
-        ("event_type", "u1"),
-        ("other_key", "<i8"),
-        ("weight", "<f4"),
-        ("timestamp_ms", "<i8"),
+        ("kind", "u1"),  # see `Kind`
+        ("event_type", "u1"),  # what is counted; 0 if the delta is about a neighbour
+        ("other_key", "<i8"),  # the neighbour; 0 for a count
+        ("weight", "<f4"),  # negative: it takes back what an earlier delta said
+        ("timestamp_ms", "<i8"),  # event time, from which the weight decays
     ]
 )
 Deltas = NDArray[np.void]
+NO_DELTAS = b""
 
 SESSION_GAP_MS = 30 * 60 * 1000
 # The first lines of an order make pairs, later ones none. So an event gives at most 133 deltas, and
@@ -94,7 +83,7 @@ class UnknownSignalsFormat(Exception):
     """A record of signals that this version cannot read. Upgrade the worker."""
 
 
-def signals_of(row: UserRow, entry: Entry, *, partition: int) -> list[Delta]:
+def signals_of(row: UserRow, entry: Entry, *, partition: int) -> bytes:
     """
     What an event that is folded next says of items.
 
@@ -104,31 +93,33 @@ def signals_of(row: UserRow, entry: Entry, *, partition: int) -> list[Delta]:
         partition: Of the event's record.
 
     Returns:
-        The deltas, those of one item together; none for a search.
+        The deltas, `DELTA` after `DELTA`, those of one item together; none for a search.
     """
-    key, kind, at_ms, offset = entry.item_key, entry.event_type, entry.timestamp_ms, entry.offset
+    key, kind, at_ms = entry.item_key, entry.event_type, entry.timestamp_ms
     if key == PADDING_KEY:
-        return []
-    changes: list[_Change] = [(key, Kind.COUNT, kind, 0, 1.0, at_ms)]
+        return NO_DELTAS
+    source = partition, entry.offset
+    changes: list[_Delta] = [(key, *source, Kind.COUNT, kind, 0, 1.0, at_ms)]
     if kind in VISITS:
         changes += [
-            (before, Kind.CO_VISITED, 0, key, 1.0 / distance, at_ms)
+            (before, *source, Kind.CO_VISITED, 0, key, 1.0 / distance, at_ms)
             for distance, before in enumerate(_visited_before(row, key, at_ms), start=1)
         ]
     if kind == EventType.PURCHASE and entry.order_key != NO_ORDER:
         lines, standing = _lines(row.entries("purchases"), entry.order_key)
         if len(lines) < ORDER_LINES:
             for other in standing["item_key"].tolist():
-                changes += _pair(key, other, 1.0, at_ms)
+                changes += _pair(source, key, other, 1.0, at_ms)
     if kind in UNDOES:
-        changes += _taken_back(row, EventType(kind), key, entry.order_key)
+        changes += _taken_back(source, row, EventType(kind), key, entry.order_key)
     changes.sort(key=itemgetter(0))
-    return [_delta((one[0], partition, offset, *one[1:])) for one in changes]
+    # Packed at once: there are five for each event, and as objects they would be forty.
+    return b"".join(starmap(_pack, changes))
 
 
-_Change = tuple[int, Kind, int, int, float, int]  # a delta without its source
-# As `Delta._make`, in half the time: there are four or five for each event.
-_delta: Callable[[tuple[float, ...]], Delta] = partial(tuple.__new__, Delta)
+_Source = tuple[int, int]  # partition and offset of the event
+_Delta = tuple[int, int, int, Kind, int, int, float, int]  # the fields of `DELTA`
+_pack = struct_of(DELTA, *DELTA.names or ()).pack
 
 
 def _visited_before(row: UserRow, key: int, at_ms: int) -> list[int]:
@@ -194,13 +185,15 @@ def _lines(purchases: Entries, order: int) -> tuple[Entries, Entries]:
     return lines, lines[np.isin(lines["offset"], standing["offset"])]
 
 
-def _pair(key: int, other: int, weight: float, at_ms: int) -> Iterator[_Change]:
+def _pair(source: _Source, key: int, other: int, weight: float, at_ms: int) -> Iterator[_Delta]:
     if key != other:
-        yield (key, Kind.BOUGHT_TOGETHER, 0, other, weight, at_ms)
-        yield (other, Kind.BOUGHT_TOGETHER, 0, key, weight, at_ms)
+        yield (key, *source, Kind.BOUGHT_TOGETHER, 0, other, weight, at_ms)
+        yield (other, *source, Kind.BOUGHT_TOGETHER, 0, key, weight, at_ms)
 
 
-def _taken_back(row: UserRow, undo: EventType, key: int, order: int) -> Iterator[_Change]:
+def _taken_back(
+    source: _Source, row: UserRow, undo: EventType, key: int, order: int
+) -> Iterator[_Delta]:
     """What the action that *undo* takes back has said, negated, at the times when it was said."""
     does, name = UNDOES[undo]
     entries = row.entries(name)
@@ -210,7 +203,7 @@ def _taken_back(row: UserRow, undo: EventType, key: int, order: int) -> Iterator
     if not len(of_order):
         return
     undone = of_order[np.lexsort((of_order["offset"], of_order["timestamp_ms"]))[-1]]
-    yield (key, Kind.COUNT, int(does), 0, -1.0, int(undone["timestamp_ms"]))
+    yield (key, *source, Kind.COUNT, int(does), 0, -1.0, int(undone["timestamp_ms"]))
     if does != EventType.PURCHASE or undone["order_key"] == NO_ORDER:
         return
     lines, still = _lines(entries, int(undone["order_key"]))
@@ -219,7 +212,7 @@ def _taken_back(row: UserRow, undo: EventType, key: int, order: int) -> Iterator
     for other in still:
         # The pair was counted with whichever of the two was folded later.
         later = undone if undone["offset"] > other["offset"] else other
-        yield from _pair(key, int(other["item_key"]), -1.0, int(later["timestamp_ms"]))
+        yield from _pair(source, key, int(other["item_key"]), -1.0, int(later["timestamp_ms"]))
 
 
 def _standing(entries: Entries, does: EventType, undoes: EventType) -> Entries:
@@ -254,19 +247,19 @@ def _named_order(undoes: EventType, order: int) -> int:
 
 
 def signal_records(
-    deltas: Sequence[Delta], partitions: int = topics.SIGNAL_PARTITIONS
+    deltas: bytes | bytearray, partitions: int = topics.SIGNAL_PARTITIONS
 ) -> list[Outgoing]:
     """
     A micro-batch's deltas as records: one for each partition that has any, which is item key
     modulo *partitions*.
 
     Args:
-        deltas: In source order, as `signals_of` gives them event by event.
+        deltas: As `signals_of` gives them, event by event in source order.
         partitions: How many `signals.v1` has.
     """
     if not deltas:
         return []
-    packed = np.array(deltas, DELTA)
+    packed = np.frombuffer(deltas, DELTA)
     targets = packed["item_key"] % partitions
     order = np.argsort(targets, kind="stable")
     packed, targets = packed[order], targets[order]

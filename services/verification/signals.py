@@ -1,7 +1,7 @@
 """The signals of the events folded again against what signals.v1 has of them."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from services.verification.report import Report
 from services.verification.spill import WINDOW, SpilledSignals
 from stream.marks import Mark
-from stream.signals import DELTA, Delta, Deltas
+from stream.signals import DELTA, Deltas
 
 
 @dataclass
@@ -29,12 +29,14 @@ class SignalsCheck:
     _expected: dict[int, list[Deltas]] = field(default_factory=lambda: defaultdict(list))
     _window: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
-    def expect(self, deltas: Sequence[Delta]) -> None:
+    def expect(self, packed: bytes) -> None:
         """Take the signals of one event; each partition's events come in order."""
-        partition, window = deltas[0].source_partition, deltas[0].source_offset // WINDOW
+        deltas = np.frombuffer(packed, DELTA)
+        partition = int(deltas["source_partition"][0])
+        window = int(deltas["source_offset"][0]) // WINDOW
         while self._window[partition] < window:
             self._compare(partition)
-        self._expected[partition].append(np.array(deltas, DELTA))
+        self._expected[partition].append(deltas)
 
     def finish(self) -> None:
         """Compare what is left."""

@@ -11,7 +11,6 @@ from stream.fold import take_in
 from stream.history import LIMITS, Entries, Outcome, UnknownRowFormat, UserRow
 from stream.marks import Mark
 from stream.records import Record
-from stream.signals import Delta
 
 ReadRows = Callable[[Sequence[str]], Sequence[bytes | None]]
 
@@ -30,7 +29,7 @@ class _User:
     told: bool = False
 
 
-def refold(row: UserRow, one: Accepted) -> tuple[Outcome, list[Delta]]:
+def refold(row: UserRow, one: Accepted) -> tuple[Outcome, bytes]:
     """Fold an event as the worker does: what became of it, and its signals."""
     partition, offset = one.record.partition, one.record.offset
     row.settle(offset)  # else the outcomes of a whole life pile up
@@ -56,7 +55,7 @@ class UsersCheck:
     read: ReadRows
     marks: Mapping[int, Mark]
     report: Report
-    signal: Callable[[list[Delta]], None] = lambda deltas: None
+    signal: Callable[[bytes], None] = lambda deltas: None
     outcomes: dict[int, Counter[Outcome]] = field(init=False)
     _users: dict[str, _User] = field(default_factory=dict)
     _waiting: int = 0

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from stream.item_statistics import ItemStatistics
 from stream.keys import item_key
 from stream.marks import Mark, OwnMarks
 from stream.records import Record
-from stream.signals import Delta, Kind, signal_records
+from stream.signals import DELTA, Kind, signal_records
 from stream.state import StateMoved
 from stream.trending import Trending
 from tests.builders import T0_MS
@@ -83,8 +84,8 @@ def a_log(events: Sequence[tuple[str, str]], records: int = 1) -> list[Record]:
     """Clicks on items that follow another, as *records* records a partition of signals."""
     deltas = [
         [
-            Delta(item_key(item), 0, at, Kind.COUNT, 3, 0, 1.0, T0_MS + at),
-            Delta(item_key(item), 0, at, Kind.CO_VISITED, 0, item_key(other), 1.0, T0_MS + at),
+            (item_key(item), 0, at, Kind.COUNT, 3, 0, 1.0, T0_MS + at),
+            (item_key(item), 0, at, Kind.CO_VISITED, 0, item_key(other), 1.0, T0_MS + at),
         ]
         for at, (item, other) in enumerate(events)
     ]
@@ -92,7 +93,7 @@ def a_log(events: Sequence[tuple[str, str]], records: int = 1) -> list[Record]:
     size = max(1, len(deltas) // records)
     for first in range(0, len(deltas), size):
         said = [delta for one in deltas[first : first + size] for delta in one]
-        for sent in signal_records(said, PARTITIONS):
+        for sent in signal_records(np.array(said, DELTA).tobytes(), PARTITIONS):
             assert sent.partition is not None
             offset = offsets[sent.partition]
             offsets[sent.partition] += 1

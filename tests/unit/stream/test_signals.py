@@ -1,5 +1,7 @@
 """What events say of items: neighbours, counts, and what is taken back."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,6 @@ from stream.keys import item_key
 from stream.signals import (
     DELTA,
     ORDER_LINES,
-    Delta,
     Kind,
     UnknownSignalsFormat,
     from_bytes,
@@ -20,23 +21,41 @@ from stream.signals import (
 )
 from tests.builders import T0_MS, an_event
 
+
+class Delta(NamedTuple):
+    """The fields of `DELTA`."""
+
+    item_key: int
+    source_partition: int
+    source_offset: int
+    kind: Kind
+    event_type: int
+    other_key: int
+    weight: float
+    timestamp_ms: int
+
+
 NAMES = {item_key(name): name for name in ("hat", "shoes", "scarf", "coat", "belt", "cap", "tie")}
 Said = tuple[str, str, str | int, float, int]
 
 
 def said(events: list[Event]) -> list[Delta]:
     """The deltas of *events*, folded one after the other into an empty row."""
-    row, deltas = UserRow(), []
-    for offset, event in enumerate(events):
-        deltas += take_in(row, event, partition=3, offset=offset)[1]
-    return deltas
+    return [Delta(*one) for one in np.frombuffer(packed(events), DELTA).tolist()]
+
+
+def packed(events: list[Event]) -> bytes:
+    row = UserRow()
+    return b"".join(
+        take_in(row, event, partition=3, offset=offset)[1] for offset, event in enumerate(events)
+    )
 
 
 def neighbours(deltas: list[Delta], kind: Kind) -> dict[tuple[str, str], float]:
     """(item, neighbour) to the sum of weights."""
     sums: dict[tuple[str, str], float] = {}
     for delta in deltas:
-        if delta.kind is kind:
+        if delta.kind == kind:
             pair = NAMES[delta.item_key], NAMES[delta.other_key]
             sums[pair] = sums.get(pair, 0.0) + delta.weight
     return sums
@@ -66,9 +85,9 @@ def test_five_items_before_a_visit_are_enough() -> None:
     assert {a: w for (a, b), w in co_visited.items() if b == "tie"} == {
         "cap": 1,
         "belt": 1 / 2,
-        "coat": 1 / 3,
+        "coat": np.float32(1 / 3),
         "scarf": 1 / 4,
-        "shoes": 1 / 5,
+        "shoes": np.float32(1 / 5),
     }
 
 
@@ -139,7 +158,7 @@ def counts(deltas: list[Delta], event_type: int) -> list[tuple[str, float, int]]
     return [
         (NAMES[d.item_key], d.weight, d.timestamp_ms - T0_MS)
         for d in deltas
-        if d.kind is Kind.COUNT and d.event_type == event_type
+        if d.kind == Kind.COUNT and d.event_type == event_type
     ]
 
 
@@ -163,7 +182,7 @@ def test_a_refund_takes_back_its_purchase_and_its_pairs_at_their_times() -> None
     }
     times: dict[tuple[int, int], set[int]] = {}
     for d in deltas:
-        if d.kind is Kind.BOUGHT_TOGETHER:
+        if d.kind == Kind.BOUGHT_TOGETHER:
             times.setdefault((d.item_key, d.other_key), set()).add(d.timestamp_ms)
     assert all(len(moments) == 1 for moments in times.values())
 
@@ -207,9 +226,10 @@ def test_a_removal_takes_back_what_was_put_into_the_cart() -> None:
 
 def test_deltas_travel_packed_by_target_in_source_order_those_of_an_item_together() -> None:
     """The owner compares source offsets, so one that comes later must not be the older."""
-    deltas = said(visits("hat", "shoes", "scarf", "coat", "hat", "tie"))
+    events = visits("hat", "shoes", "scarf", "coat", "hat", "tie")
+    deltas = said(events)
 
-    records = signal_records(deltas, partitions=2)
+    records = signal_records(packed(events), partitions=2)
 
     unpacked = [from_bytes(one.value) for one in records if one.value]
     assert {one.topic for one in records} == {topics.SIGNALS}
@@ -230,7 +250,7 @@ def test_the_lines_of_an_order_that_make_pairs_are_bounded() -> None:
 
     deltas = said([*lines, last, first])
 
-    pairs = [d.weight for d in deltas if d.kind is Kind.BOUGHT_TOGETHER]
+    pairs = [d.weight for d in deltas if d.kind == Kind.BOUGHT_TOGETHER]
     assert pairs.count(1.0) == ORDER_LINES * (ORDER_LINES - 1)
     assert pairs.count(-1.0) == 2 * (ORDER_LINES - 1)
 

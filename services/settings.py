@@ -140,7 +140,7 @@ class WorkerSettings(Settings):
     surface: str = Field(
         "home", min_length=1, max_length=64, description="Where the slate is shown."
     )
-    batch_size: int = Field(384, ge=1, le=4096, description="Most events in a micro-batch.")
+    batch_size: int = Field(512, ge=1, le=4096, description="Most events in a micro-batch.")
     items_in_memory: int = Field(
         20_000, ge=1, le=10_000_000, description="Items whose statistics a worker keeps at hand."
     )

@@ -22,7 +22,7 @@ from stream.records import Record
 log = structlog.get_logger()
 
 COMMIT_EVERY_S = 1.0
-FEW = 1 / 4  # of a full batch: for fewer, a second batch beside the first is not worth its cost
+FEW = 1 / 5  # of a full batch: for fewer, a second batch beside the first is not worth its cost
 NEARLY_DONE = 0.7  # of a batch's usual time: what is fetched from here on arrives as it ends
 
 Handle = Callable[[Sequence[Record]], Awaitable[Mapping[int, int]]]

@@ -42,5 +42,5 @@ def _row(raw: bytes | None) -> ItemRow:
         (1, 0, 0, Kind.CO_VISITED, 0, 2, 1.0, 0),
         (1, 0, 0, Kind.BOUGHT_TOGETHER, 0, 2, 1.0, 0),
     ]
-    example.fold(said, source=0, at=0)
+    example.fold(said)
     return example

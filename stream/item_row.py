@@ -19,7 +19,6 @@ from itertools import chain, islice
 from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream.event_types import EventType
 from stream.neighbours import Neighbour, Neighbours
@@ -32,7 +31,8 @@ HALF_LIVES_MS = (HOUR_MS, 24 * HOUR_MS, 7 * 24 * HOUR_MS)
 FORMAT = 1
 
 _DAY, _WEEK = 1, 2  # places in HALF_LIVES_MS
-_RESCALE_AFTER = 64  # half-lives: far from a float's limits
+_COUNTED = int(Kind.COUNT)
+_RESCALE_AFTER = 65  # half-lives: far from a float's limits
 T = TypeVar("T")
 
 _HEADER = struct.Struct("<HiqqqqqHB")
@@ -47,8 +47,11 @@ def _head(sources: int, counts: int) -> struct.Struct:
     return struct.Struct(_HEADER.format + "".join(fields))
 
 
-# The fields of `stream.signals.DELTA`.
+# A delta to one item, as `stream.signals.DELTA` has it; in place of the item's key, which of some
+# records says it.
 Said = tuple[int, int, int, int, int, int, float, int]
+_SAID = np.dtype([("record", "<i8"), *DELTA.descr[1:]])
+_EACH_SAID = struct_of(_SAID, *_SAID.names or ())
 
 
 class UnknownItemFormat(Exception):
@@ -80,6 +83,7 @@ class ItemRow:
     as_of_ms: int = 0
     sources: dict[int, int] = field(default_factory=dict)
     _landmarks_ms: list[int] = field(default_factory=lambda: [0] * len(HALF_LIVES_MS))
+    _rescaled_from_ms: int = field(default=0, compare=False)  # before, no landmark moves
     _counts: dict[int, list[float]] = field(default_factory=dict)  # by event type; see `Count`
     _neighbours: dict[int, Neighbours] = field(
         default_factory=lambda: {Kind.CO_VISITED: Neighbours(), Kind.BOUGHT_TOGETHER: Neighbours()}
@@ -90,30 +94,41 @@ class ItemRow:
         """What a compare-and-set expects of the stored row; empty for one that is not stored."""
         return f"{self.partition}:{self.offset}" if self.offset >= 0 else ""
 
-    def fold(self, said: Iterable[Said], *, source: int, at: int) -> bool:
+    def fold(self, said: Iterable[Said]) -> set[int]:
         """
-        Take in all that the event at offset *at* of partition *source* says of this item.
+        Take in what events say of this item, each event once.
 
         Args:
-            said: Its deltas to this item.
+            said: In the order of the records that say it; in each, what an event says is together.
 
         Returns:
-            Whether it was news.
+            Which of the records were news.
         """
-        if at <= self.sources.get(source, -1):
-            return False
-        if source in self.sources:
+        news: set[int] = set()
+        event, is_news = (-1, -1, -1), False
+        for record, source, at, kind, event_type, other, weight, timestamp_ms in said:
+            if (record, source, at) != event:
+                event, is_news = (record, source, at), self._is_news(source, at)
+                if is_news:
+                    news.add(record)
+            if is_news:
+                if timestamp_ms > self.as_of_ms:
+                    self._advance(timestamp_ms)
+                if kind == _COUNTED:
+                    self._count(event_type, weight, timestamp_ms)
+                else:
+                    faded = weight * self._growth(_WEEK, timestamp_ms)
+                    self._neighbours[kind].add(other, faded)
+        return news
+
+    def _is_news(self, source: int, at: int) -> bool:
+        """Whether the event at offset *at* of partition *source* is; from now on it is not."""
+        if source not in self.sources:
+            self.sources = _sorted({**self.sources, source: at})
+        elif at > self.sources[source]:
             self.sources[source] = at
         else:
-            self.sources = _sorted({**self.sources, source: at})
-        for _, _, _, kind, event_type, other, weight, timestamp_ms in said:
-            if timestamp_ms > self.as_of_ms:
-                self._advance(timestamp_ms)
-            if kind == Kind.COUNT:
-                self._count(event_type, weight, timestamp_ms)
-            else:
-                faded = weight * self._growth(_WEEK, timestamp_ms)
-                self._neighbours[kind].add(other, faded)
+            return False
         return True
 
     def counts(self) -> dict[EventType, Count]:
@@ -162,10 +177,14 @@ class ItemRow:
 
     def _advance(self, timestamp_ms: int) -> None:
         self.as_of_ms = timestamp_ms
+        if timestamp_ms < self._rescaled_from_ms:
+            return
         for which, half_life_ms in enumerate(HALF_LIVES_MS):
             passed = (timestamp_ms - self._landmarks_ms[which]) // half_life_ms
-            if passed > _RESCALE_AFTER:
+            if passed >= _RESCALE_AFTER:
                 self._rescale(which, passed)
+        spans = zip(self._landmarks_ms, HALF_LIVES_MS, strict=True)
+        self._rescaled_from_ms = min(start + _RESCALE_AFTER * each for start, each in spans)
 
     def _rescale(self, which: int, half_lives: int) -> None:
         self._landmarks_ms[which] += half_lives * HALF_LIVES_MS[which]
@@ -226,13 +245,12 @@ class Heard:
 
     Attributes:
         counts: Whether any of it is a count.
-        events: What each event says of the item, in the order of the records: the place of the
-            record in which it is said; the event's partition and offset; its deltas.
+        said: All of it, in the order of the records.
     """
 
     item_key: int
     counts: bool
-    events: Iterator[tuple[int, int, int, list[Said]]]
+    said: Sequence[Said]
 
     def fold_into(self, row: ItemRow, records: Sequence[Record]) -> set[int]:
         """
@@ -242,12 +260,9 @@ class Heard:
             records: Those that say it.
 
         Returns:
-            The places of the records that were news.
+            Which of the records were news, by their places.
         """
-        news = {
-            place for place, source, at, said in self.events if row.fold(said, source=source, at=at)
-        }
-        if news:
+        if news := row.fold(self.said):
             newest = records[max(news)]
             row.partition, row.offset = newest.partition, newest.offset
         return news
@@ -266,31 +281,19 @@ def by_item(records: Sequence[Deltas]) -> Iterator[Heard]:
     deltas = np.concatenate(records)
     if not len(deltas):
         return
-    places = np.repeat(np.arange(len(records)), [len(one) for one in records])
     order = np.argsort(deltas["item_key"], kind="stable")
-    deltas, places = deltas[order], places[order]
-    keys, sources, ats = deltas["item_key"], deltas["source_partition"], deltas["source_offset"]
-    items, events = _firsts(keys), _firsts(keys, places, sources, ats)
-    counts = np.logical_or.reduceat(deltas["kind"] == Kind.COUNT, items)
-    ends = np.append(np.searchsorted(events, items[1:]), len(events))
-    said = _SAID.iter_unpack(deltas.tobytes())
-    lengths = np.diff(events, append=len(deltas)).tolist()
-    columns = [column[events].tolist() for column in (places, sources, ats)]
-    first = 0
-    for key, counted, end in zip(keys[items].tolist(), counts.tolist(), ends.tolist(), strict=True):
-        of_each = [list(islice(said, length)) for length in lengths[first:end]]
-        of_item = [column[first:end] for column in columns]
-        yield Heard(key, counted, zip(*of_item, of_each, strict=True))
-        first = end
-
-
-def _firsts(*columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each run of equal values begins."""
-    changed = [column[1:] != column[:-1] for column in columns]
-    return np.flatnonzero(np.append(True, np.logical_or.reduce(changed)))
-
-
-_SAID = struct_of(DELTA, *DELTA.names or ())
+    deltas, said = deltas[order], np.empty(len(deltas), _SAID)
+    said["record"] = np.repeat(np.arange(len(records)), [len(one) for one in records])[order]
+    for name, *_ in DELTA.descr[1:]:
+        said[name] = deltas[name]
+    keys = deltas["item_key"]
+    firsts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    counts = np.logical_or.reduceat(deltas["kind"] == Kind.COUNT, firsts)
+    lengths = np.diff(firsts, append=len(deltas))
+    columns = keys[firsts].tolist(), counts.tolist(), lengths.tolist()
+    each = _EACH_SAID.iter_unpack(said.tobytes())
+    for key, counted, length in zip(*columns, strict=True):
+        yield Heard(key, counted, list(islice(each, length)))
 
 
 def _sorted(by_number: dict[int, T]) -> dict[int, T]:

@@ -74,9 +74,9 @@ class ItemsCheck:
     def _fold(self, deltas: Deltas, offset: int) -> Deltas:
         news: list[tuple[int, ...]] = []
         touched: dict[int, _Item] = {}
-        for (key, source, at), group in groupby(deltas.tolist(), key=itemgetter(0, 1, 2)):
+        for (key, *_), group in groupby(deltas.tolist(), key=itemgetter(0, 1, 2)):
             item, said = self._items.get(key), list(group)
-            if item is not None and item.row.fold(said, source=source, at=at):
+            if item is not None and item.row.fold(said):
                 item.row.partition, item.row.offset = self.partition, offset
                 touched[key] = item
                 news += said

@@ -33,7 +33,7 @@ def a_row() -> ItemRow:
     shown = [(5, 0, n, Kind.COUNT, 1, 0, 1.0, T0_MS) for n in range(4)]
     bought = (5, 0, 9, Kind.COUNT, 9, 0, 1.0, T0_MS)
     followed = [(5, 0, 9, Kind.CO_VISITED, 0, other, other / 2, T0_MS) for other in (8, 9)]
-    row.fold([*shown, bought, *followed], source=0, at=9)
+    row.fold([*shown, bought, *followed])
     return row
 
 

@@ -34,7 +34,7 @@ def folded(said: Sequence[Said]) -> ItemRow:
     """A row after *said*, each from an event of its own."""
     row = ItemRow()
     for one in said:
-        row.fold([one], source=one[1], at=one[2])
+        row.fold([one])
     return row
 
 
@@ -119,7 +119,7 @@ def test_the_true_weight_of_a_neighbour_lies_where_the_row_says(
     for at, (other, weight) in enumerate(drawn):
         if true[other] + weight >= 0:  # only what was said is ever taken back
             true[other] += weight
-            row.fold([followed(at, other, weight=weight)], source=0, at=at)
+            row.fold([followed(at, other, weight=weight)])
 
     neighbours = {one.item_key: one for one in row.neighbours(Kind.CO_VISITED)}
 

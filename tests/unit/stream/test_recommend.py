@@ -113,7 +113,7 @@ def test_without_the_ranker_a_visitor_sees_what_others_went_on_to() -> None:
     for at, (row, other, weight) in enumerate(
         [(hat, "scarf", 3.0), (hat, "hat", 1.0), (coat, "shoes", 1.0)]
     ):
-        row.fold([(0, 0, at, Kind.CO_VISITED, 0, item_key(other), weight, T0_MS)], source=0, at=at)
+        row.fold([(0, 0, at, Kind.CO_VISITED, 0, item_key(other), weight, T0_MS)])
     rows = {item_key("hat"): hat.to_bytes(), item_key("coat"): coat.to_bytes()}
     pipeline = a_pipeline(items=FakeItems(rows), rules=Rules(slate_size=4))
     pipeline.ranker.down = True

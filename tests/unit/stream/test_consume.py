@@ -285,3 +285,21 @@ async def test_a_commit_that_does_not_go_through_is_tried_again(
         await turn()
 
     assert worker.consumer.committed == {TP("events", 0): 2}
+
+
+async def test_a_commit_that_fails_as_partitions_go_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It would fail once the group has been joined anew, and end that membership as well."""
+    monkeypatch.setattr("stream.consume.COMMIT_EVERY_S", 0)
+    async with Worker() as worker:
+        worker.open.set()
+        worker.consumer.refusing = True
+        worker.stream.put(0, [1])
+        await turn()
+        await worker.batches.settle()
+        worker.consumer.refusing = False
+        await turn()
+
+    assert worker.handled == [[(0, 1)]]
+    assert worker.consumer.committed == {}

@@ -199,6 +199,7 @@ class Bench:
             for _ in range(self._asked.rounds):
                 for way, (prefix, meter) in both.items():
                     rounds[way].append(self._round(way, prefix, traffic, meter))
+            self._redis_log.rewrite()  # or it would be in the midst of what comes next
         middle = {way: _middle(figures) for way, figures in rounds.items()}
         self._report.figures += middle.values()
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:

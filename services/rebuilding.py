@@ -159,14 +159,14 @@ class Folding:
     marks: dict[int, Mark]
     rows: dict[str, UserRow] = field(default_factory=dict)
 
-    def take(self, decoded: Sequence[Decoded]) -> bytes:
+    def take(self, decoded: Sequence[Decoded]) -> bytearray:
         """Fold records, in order; returns what they say of items."""
         signals = bytearray()
         for one in decoded:
             outcome, deltas = self._fold(one)
             self.marks[one.record.partition].settle(one.record.offset, outcome)
             signals += deltas
-        return bytes(signals)
+        return signals
 
     def write(self, users: FeatureRows[str], ends: Mapping[int, int]) -> None:
         """Write all of it into an empty state: rows first, as workers do."""

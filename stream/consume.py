@@ -111,9 +111,9 @@ class MicroBatches:
             for in_flight in self._in_flight:
                 await settled.enter_async_context(in_flight)
             await self._commit()
-            # One that did not go through is not tried again: Kafka would answer it after the wish
-            # to join the group anew, with a refusal as it names the member that was, and aiokafka
-            # would take that for the end of the new membership, time and again.
+            # One that did not go through is not tried again. Kafka would answer it after the
+            # request to join the group anew, refusing it as it names the member that was, and
+            # aiokafka would take that for the end of the new membership, time and again.
             self._uncommitted.clear()
 
     @property

@@ -100,8 +100,9 @@ async def _ask(pipeline: Pipeline, version: str, group: _Group) -> Answer | None
         )
     except RankerUnavailable as error:
         pipeline.versions.failed(version, error.kind)
-        said = {"version": version, "reason": str(error), "users": len(group.users)}
-        log.warning("ranker_unavailable", **said)
+        log.warning(
+            "ranker_unavailable", version=version, reason=str(error), users=len(group.users)
+        )
         return None
     pipeline.versions.answered(version, perf_counter() - started)
     return Answer(version, group.users, group.histories, ranked)

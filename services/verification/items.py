@@ -76,6 +76,7 @@ class ItemsCheck:
         touched: dict[int, _Item] = {}
         for (key, *_), group in groupby(deltas.tolist(), key=itemgetter(0, 1, 2)):
             item, said = self._items.get(key), list(group)
+            # All of one record: it does not matter that the key stands where its number would.
             if item is not None and item.row.fold(said):
                 item.row.partition, item.row.offset = self.partition, offset
                 touched[key] = item

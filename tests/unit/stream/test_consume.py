@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -270,17 +271,25 @@ async def test_settling_lets_the_batch_at_work_be_committed_and_drops_the_rest()
     assert worker.consumer.committed == {TP("events", 0): 2}
 
 
-async def test_a_commit_that_does_not_go_through_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Faust forgets it."""
+@asynccontextmanager
+async def refused(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Worker]:
+    """A worker that has handled a record, whose commits are refused."""
     monkeypatch.setattr("stream.consume.COMMIT_EVERY_S", 0)
     async with Worker() as worker:
         worker.open.set()
         worker.consumer.refusing = True
         worker.stream.put(0, [1])
         await turn()
+        assert worker.handled == [[(0, 1)]]
         assert worker.consumer.committed == {}
+        yield worker
+
+
+async def test_a_commit_that_does_not_go_through_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Faust forgets it."""
+    async with refused(monkeypatch) as worker:
         worker.consumer.refusing = False
         await turn()
 
@@ -291,12 +300,7 @@ async def test_a_commit_that_fails_as_partitions_go_is_not_tried_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It would fail once the group has been joined anew, and end that membership as well."""
-    monkeypatch.setattr("stream.consume.COMMIT_EVERY_S", 0)
-    async with Worker() as worker:
-        worker.open.set()
-        worker.consumer.refusing = True
-        worker.stream.put(0, [1])
-        await turn()
+    async with refused(monkeypatch) as worker:
         await worker.batches.settle()
         worker.consumer.refusing = False
         await turn()

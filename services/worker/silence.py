@@ -8,6 +8,7 @@ its process looked alive and kept its partitions from others.
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import structlog
 from confluent_kafka import KafkaException, TopicPartition
@@ -21,12 +22,21 @@ ASK_EVERY_S = 5.0
 ANSWERS_WITHIN_S = 5.0
 SILENT_FOR_S = 60.0  # a rebalance after Kafka has died takes up to half of that
 STALLED_FOR_S = 120.0  # longer than a micro-batch may take
+GONE_FOR_S = 60.0  # away for less, a partition was in a rebalance and not with another worker
 
 Ends = Mapping[int, int]  # partition to the offset after its newest record
 
 
 class ConsumerHangs(Exception):
     """The consumer fetches nothing any more. A new process will."""
+
+
+class _Behind(NamedTuple):
+    """A partition with news: where it is, since when, and when it was last one of ours."""
+
+    at: int
+    since_s: float
+    seen_s: float
 
 
 class Silence:
@@ -54,7 +64,7 @@ class Silence:
         self._positions = positions
         self._clock = clock
         self._heard_s = clock()
-        self._behind: dict[int, tuple[int, float]] = {}  # partition: where it is, since when
+        self._behind: dict[int, _Behind] = {}  # by partition
 
     async def listen(self) -> None:
         """Look every few seconds. Raises `ConsumerHangs`."""
@@ -72,17 +82,28 @@ class Silence:
         self._heard_s = max(self._heard_s, self._fetched_s())
         if (silent_s := now_s - self._heard_s) > SILENT_FOR_S:
             raise ConsumerHangs(f"no fetch has ended for {silent_s:.0f} s while Kafka answers")
-        behind = {p: at for p, at in self._positions().items() if at < ends.get(p, 0)}
-        self._behind = {
-            p: known if (known := self._behind.get(p)) and known[0] == at else (at, now_s)
-            for p, at in behind.items()
-        }
-        for partition, (at, since_s) in self._behind.items():
-            if now_s - since_s > STALLED_FOR_S:
+        self._look_behind(ends, now_s)
+        for partition, (at, since_s, seen_s) in self._behind.items():
+            if seen_s == now_s and now_s - since_s > STALLED_FOR_S:
                 raise ConsumerHangs(
                     f"partition {partition} has been at {at} for {now_s - since_s:.0f} s, and ends "
                     f"at {ends[partition]}"
                 )
+
+    def _look_behind(self, ends: Ends, now_s: float) -> None:
+        mine = self._positions()
+        # A group that rebalances without end takes partitions away and gives them back unmoved.
+        kept = {
+            p: known
+            for p, known in self._behind.items()
+            if p not in mine and now_s - known.seen_s <= GONE_FOR_S
+        }
+        for p, at in mine.items():
+            if at < ends.get(p, 0):
+                known = self._behind.get(p)
+                since_s = known.since_s if known and known.at == at else now_s
+                kept[p] = _Behind(at, since_s, now_s)
+        self._behind = kept
 
 
 def ends_of(kafka: KafkaConnection, topic: str, partitions: int) -> Callable[[], Ends | None]:
@@ -90,19 +111,23 @@ def ends_of(kafka: KafkaConnection, topic: str, partitions: int) -> Callable[[],
     Asks for the ends of *topic* (its full name), apart from any consumer; blocks.
 
     A refusal is logged when it is not the last one again: a missing right would switch the watch
-    off for good.
+    off for good. After one the client is made anew: it would ask by the leaders of before Kafka's
+    restart for a minute and more, and be refused as fenced.
     """
-    admin = AdminClient({**kafka.config(), "log_level": 0})
+    config = {**kafka.config(), "log_level": 0}
     latest: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     wanted = {TopicPartition(topic, p): latest for p in range(partitions)}
+    admin: AdminClient | None = None
     refused = ""
 
     def ask() -> Ends | None:
-        nonlocal refused
+        nonlocal admin, refused
         try:
+            admin = admin or AdminClient(config)
             found = admin.list_offsets(wanted, request_timeout=ANSWERS_WITHIN_S)
             ends = {place.partition: one.result().offset for place, one in found.items()}
         except KafkaException as error:
+            admin = None
             if (reason := error.args[0].name()) != refused:
                 log.warning("consumer_not_watched", topic=topic, reason=reason)
                 refused = reason

@@ -78,6 +78,23 @@ def test_a_partition_that_has_gone_to_another_is_forgotten(worker: Worker):
     worker.silence.check({0: 6, 3: 7})
 
 
+def test_who_is_given_its_partitions_again_and_again_and_moves_none_hangs(worker: Worker):
+    """A group that rebalances without end: between two looks, or at one, they are nobody's."""
+    for _ in range(int(STALLED_FOR_S / 10)):
+        worker.at = {0: 5}
+        worker.silence.check({0: 6})
+        worker.now_s += 5
+        worker.at = {}
+        worker.silence.check({0: 6})
+        worker.now_s += 5
+    worker.at = {0: 5}
+    worker.silence.check({0: 6})
+    worker.now_s += 1
+
+    with pytest.raises(ConsumerHangs, match="partition 0 has been at 5"):
+        worker.silence.check({0: 6})
+
+
 def test_a_kafka_that_is_away_silences_everybody(worker: Worker):
     """To begin anew would help nobody; time counts from its return."""
     worker.fetched_s = worker.now_s
@@ -104,3 +121,22 @@ def test_a_refusal_is_said_once_and_is_no_answer(monkeypatch: pytest.MonkeyPatch
 
     assert [one["event"] for one in said] == ["consumer_not_watched"]
     assert said[0]["reason"]
+
+
+def test_after_a_refusal_another_client_asks(monkeypatch: pytest.MonkeyPatch):
+    """One of before Kafka's restart is refused as fenced for a minute and more."""
+    clients = []
+
+    class Counted(silence.AdminClient):
+        def __init__(self, *config: object) -> None:
+            super().__init__(*config)
+            clients.append(self)
+
+    monkeypatch.setattr(silence, "AdminClient", Counted)
+    monkeypatch.setattr(silence, "ANSWERS_WITHIN_S", 0.2)
+    ask = silence.ends_of(KafkaConnection("127.0.0.1:1"), "events.v1", partitions=2)
+
+    ask()
+    ask()
+
+    assert len(clients) == 2

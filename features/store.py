@@ -160,7 +160,7 @@ def open_store(redis_address: str, registry: Path, project: str) -> "FeatureStor
     Feast's own store on the same rows, with our definitions registered.
 
     Registering again changes nothing. Processes that share a registry wait for each other, since
-    Feast writes that file in place.
+    Feast reads that file, adds to it and writes it: what one has added would be lost.
     """
     import_feast()
     from feast import FeatureStore, RepoConfig

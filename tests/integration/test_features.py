@@ -196,7 +196,7 @@ def test_feast_itself_serves_our_rows(
 async def test_processes_that_start_together_share_a_registry(
     stack: Servers, project: str, tmp_path: Path
 ) -> None:
-    """Feast writes its registry in place: without a lock one of them reads half of it."""
+    """Feast writes its registry anew at each start: one of them had read half of it."""
     registry = tmp_path / "feast" / "registry.db"
 
     opened = await asyncio.gather(

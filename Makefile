@@ -62,7 +62,7 @@ swaps: setup  ## Ten rounds of deploy, canary, promote and rollback under 200 ev
 chaos: setup  ## Kill everything under 500 events/s for MINUTES (5), faults drawn from SEED (1); account
 	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
 
-mutations: setup  ## Break each rule of the guarantee on purpose, and see what notices (half an hour)
+mutations: setup  ## Break each rule of the guarantee on purpose, and see what notices (ten minutes)
 	@$(BIN)/python -m tests.chaos.mutations
 
 pressure: setup  ## Two minutes at twice the capacity; one user who sends 30 % (eight minutes)

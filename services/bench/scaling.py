@@ -8,14 +8,14 @@ from typing import Any
 
 from rich.table import Table
 
-from services.bench.figures import Asked, Figure
+from services.bench.figures import SHIPPED_BATCH, Asked, Figure
 
 STEPS: Mapping[str, Sequence[int]] = {
     "workers": (1, 2, 3, 4),
     "users": (1_000, 20_000, 100_000, 1_000_000),
     "items": (500, 12_000, 100_000, 1_000_000),
     "history": (5, 50, 128),
-    "batch": (16, 64, 256, 512, 1024),
+    "batch": (16, 64, 256, SHIPPED_BATCH, 1024),
 }
 
 

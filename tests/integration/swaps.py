@@ -38,6 +38,7 @@ ITEM_IDS = [f"i{number}" for number in range(50)]
 USERS = 2_000  # a row keeps 128 actions, and the ledger wants to find all of them
 RATE = 200.0
 ROUNDS = 10
+SETTLED_FOR_S = 3.0  # a version takes two to load
 CALM_S = 30.0
 FOLLOWED_WITHIN_S = 1.0
 MODEL = b"ranker"  # the topic holds other things under other keys
@@ -162,8 +163,18 @@ def followed_after_s(states: Sequence[tuple[float, Deployment]], arrivals: Arriv
 
 
 def memory_mb(pid: int) -> float:
-    """Of a process and its children, shared pages divided among those who share them."""
-    return of_family(psutil.Process(pid), own_pss_bytes) / 1e6
+    """
+    Of a process and its children, shared pages divided among those who share them.
+
+    Read when no child has come or gone for `SETTLED_FOR_S`: one that does is counted in part.
+    """
+    process = psutil.Process(pid)
+    family, since_s = process.children(recursive=True), time.monotonic()
+    while time.monotonic() - since_s < SETTLED_FOR_S:
+        time.sleep(0.2)
+        if (now := process.children(recursive=True)) != family:
+            family, since_s = now, time.monotonic()
+    return of_family(process, own_pss_bytes) / 1e6
 
 
 def model(environment: dict[str, str], *arguments: str) -> None:
@@ -262,9 +273,7 @@ def prove(environment: dict[str, str], versions: Sequence[Path], console: Consol
     ledger.assert_exact()
     failed = failed_requests(part(data_dir, "worker-1")["address"])
     before_ms, during_ms = arrivals.p99_ms([calm]), arrivals.p99_ms(windows)
-    # A round may end while a version's process is coming or going, in a third more or in half:
-    # medians tell growth from that.
-    first, last = (np.median(some) for some in np.array_split(memories, 2))
+    first, last = max(memories[: ROUNDS // 2]), max(memories[ROUNDS // 2 :])
     growth = last / first - 1
     states = announced(ledger.servers, ledger.topic(topics.DEPLOYMENTS))
     followed_s = followed_after_s(states, arrivals)
@@ -278,7 +287,7 @@ def prove(environment: dict[str, str], versions: Sequence[Path], console: Consol
         ("a change is followed after", f"{np.median(followed_s):.2f} s", True),
         ("  at worst", f"{max(followed_s):.2f} s", max(followed_s) <= FOLLOWED_WITHIN_S),
         ("longest", f"{max(arrivals.latencies_s) * 1000:.0f} ms", True),
-        ("Triton's median, first half of the rounds", f"{first:.0f} MB", True),
+        ("Triton at most, first half of the rounds", f"{first:.0f} MB", True),
         ("  second half", f"{last:.0f} MB ({growth:+.1%})", growth <= 0.1),
     )
     table = Table("measured", "value", "goal met")

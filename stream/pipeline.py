@@ -1,7 +1,8 @@
 """What the pipeline works with: the servers, each as a protocol, and the shop's rules."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -98,7 +99,13 @@ class Rules:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything that `stream.recommend.recommend` works with, made once by the worker."""
+    """
+    Everything that `stream.recommend.recommend` works with, made once by the worker.
+
+    Attributes:
+        settling: Held by the micro-batch whose slates are out and whose mark is not, so that there
+            is one at most: a crash repeats its slates and no other's.
+    """
 
     store: RowStore
     marks: OwnMarks
@@ -113,3 +120,4 @@ class Pipeline:
     rules: Rules
     observe: Observer
     now: Callable[[], datetime]
+    settling: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -58,11 +58,12 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
         made = _Made()
         for slate in make_slates(pipeline, folded, ranking):
             made.take(slate, trace_of(slate, ranking, rules.trace_share))
-    with stage("publish"):
-        await pipeline.publish([*made.records, *_moved(pipeline, folded)])
-    with stage("mark"):
-        await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks))
-        pipeline.marks.wrote(folded.marks)
+    async with pipeline.settling:
+        with stage("publish"):
+            await pipeline.publish([*made.records, *_moved(pipeline, folded)])
+        with stage("mark"):
+            await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks))
+            pipeline.marks.wrote(folded.marks)
     pipeline.shadow.compare(ranking.answers)  # the slates are out: nobody waits for it
     _tell(pipeline, folded, ranking, made)
     return {record.partition: record.offset + 1 for record in records}

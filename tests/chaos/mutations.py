@@ -102,17 +102,18 @@ MUTATIONS = (
         [
             Edit(
                 "stream/recommend.py",
-                '    with stage("publish"):\n',
-                "    await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks))\n"
-                "    pipeline.marks.wrote(folded.marks)\n"
-                '    with stage("publish"):\n',
+                '        with stage("publish"):\n',
+                "        await pipeline.store.write_marks("
+                "pipeline.marks.replacements(folded.marks))\n"
+                "        pipeline.marks.wrote(folded.marks)\n"
+                '        with stage("publish"):\n',
             ),
             Edit(
                 "stream/recommend.py",
-                '    with stage("mark"):\n'
-                "        await pipeline.store.write_marks("
+                '        with stage("mark"):\n'
+                "            await pipeline.store.write_marks("
                 "pipeline.marks.replacements(folded.marks))\n"
-                "        pipeline.marks.wrote(folded.marks)\n",
+                "            pipeline.marks.wrote(folded.marks)\n",
                 "",
             ),
         ],
@@ -122,10 +123,20 @@ MUTATIONS = (
         [
             Edit(
                 "stream/recommend.py",
-                "        await pipeline.store.write_marks("
+                "            await pipeline.store.write_marks("
                 "pipeline.marks.replacements(folded.marks))\n"
-                "        pipeline.marks.wrote(folded.marks)\n",
-                "        pass\n",
+                "            pipeline.marks.wrote(folded.marks)\n",
+                "            pass\n",
+            )
+        ],
+    ),
+    Mutation(
+        "two batches have slates out before either's mark is written",
+        [
+            Edit(
+                "stream/recommend.py",
+                "    async with pipeline.settling:\n",
+                "    async with asyncio.Lock():\n",
             )
         ],
     ),

@@ -239,6 +239,35 @@ def test_a_record_of_another_partitioner_is_published_again_where_it_belongs() -
     assert counts(pipeline) == [1, 0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("moment", ["before slates", "after slates", "before marks"])
+def test_of_batches_in_flight_one_has_slates_out_and_no_mark(moment: str) -> None:
+    """A crash repeats those, so that it repeats no more than one micro-batch."""
+    pipeline = a_pipeline()
+    ada, bob = a_record(0, user_id="ada"), a_record(0, user_id="bob")
+    assert ada.partition != bob.partition
+    others: list[asyncio.Task[Any]] = []
+    out: list[str] = []
+
+    async def the_other_goes_as_far_as_it_can() -> None:
+        others.append(asyncio.create_task(recommend(pipeline, [bob])))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        out.extend(slate["user_id"] for slate in slates(pipeline))
+
+    async def both() -> None:
+        await recommend(pipeline, [ada])
+        await asyncio.gather(*others)
+
+    pipeline.store.meanwhile = pipeline.publish.meanwhile = (
+        moment,
+        the_other_goes_as_far_as_it_can,
+    )
+    asyncio.run(both())
+
+    assert out == ([] if moment == "before slates" else ["ada"])
+    assert [slate["user_id"] for slate in slates(pipeline)] == ["ada", "bob"]
+
+
 def test_records_before_the_mark_are_settled() -> None:
     """A fresh consumer group reads the log again: nothing is folded or counted twice."""
     pipeline = a_pipeline()

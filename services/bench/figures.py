@@ -28,7 +28,7 @@ class Asked:
     exponents: Sequence[float] = (0.0, 1.1)  # of Zipf's law over users; 0 is uniform
     ga360: Path | None = None
     soak_minutes: float = 0.0
-    rounds: int = 3  # of saturation, the pipeline and the bare loop in turns; the middle one counts
+    rounds: int = 5  # of saturation, the pipeline and the bare loop in turns; the middle one counts
     brief: bool = False  # Kafka is made for a short life: it starts sooner, and is slower
 
     @property

@@ -5,7 +5,8 @@ SHELL := /bin/bash
 # Where it is set, each process compiles all that it imports anew: a worker takes three times as
 # long to start, and so does whatever waits for one that was killed.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo up doctor test check format lint types unit golden integration parity docs lock clean
+.PHONY: help setup demo up doctor test check format lint types unit golden integration parity swaps chaos mutations \
+        pressure statistics-cost docs lock clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .tools/uv)
@@ -17,7 +18,7 @@ SEED ?= 1
 MINUTES ?= 5
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(BIN)/.synced  ## Fetch everything: uv, the locked environment (5 GB), Kafka, Triton's models' Python
 	@$(BIN)/headrace setup
@@ -67,6 +68,9 @@ mutations: setup  ## Break each rule of the guarantee on purpose, and see what n
 
 pressure: setup  ## Two minutes at twice the capacity; one user who sends 30 % (eight minutes)
 	@$(BIN)/python -m tests.chaos.pressure
+
+statistics-cost: setup  ## What item statistics add to an event's CPU time (a quarter of an hour)
+	@$(BIN)/python -m tests.integration.statistics_cost $(if $(GA360),--ga360 $(GA360))
 
 docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml and docs/settings.md anew from the code
 	$(BIN)/python -m services.docs.asyncapi > docs/asyncapi.yaml

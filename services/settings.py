@@ -199,3 +199,9 @@ class ModelSettings(Settings):
         None, description="Triton's model repository; by default <data_dir>/models."
     )
     triton_device: Literal["cpu", "gpu"] = Field("cpu", description="Where Triton runs models.")
+    triton_instances: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Copies of the ranker that compute at once, each with its own memory.",
+    )

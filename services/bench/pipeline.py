@@ -29,6 +29,7 @@ from services.errors import CommandFailed
 from services.evaluation.ga360 import Ga360
 from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
+from services.models.config import Placement
 from services.models.serving import Serving
 from services.settings import WorkerSettings
 from stream import topics
@@ -143,7 +144,7 @@ class Bench:
             triton_address=settings.triton_address,
             kafka=settings.kafka,
             prefix=settings.prefix,
-            device=asked.device,
+            placement=Placement(asked.device),
         )
         version = deploy(directory, serving)
         bench = cls(asked, settings, statuses, traffics, version, say)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from model_repo.ranker.network import Network, Shape
 from model_repo.ranker.serving import Version, fastest
+from services.models.config import Placement
 from services.models.loading import load_exactly
 from services.models.repository import remove_version
 from services.models.triton import connect, infer, read_contract
@@ -75,10 +76,10 @@ async def measured(
         folder = models / f"bench-{catalogue}"
         directory = _write(folder / "1", catalogue, asked.dim)
         try:
-            await load_exactly(triton, folder, ["1"], asked.device)
+            await load_exactly(triton, folder, ["1"], Placement(asked.device))
             figures += await _at(catalogue, asked, directory, triton, folder.name, say)
         finally:
-            await load_exactly(triton, folder, [], asked.device)
+            await load_exactly(triton, folder, [], Placement(asked.device))
             remove_version(directory)
     return figures
 

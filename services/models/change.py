@@ -128,7 +128,7 @@ class Change:
                     serving.repository,
                     wanted,
                     version,
-                    device=serving.device,
+                    placement=serving.placement,
                     manifest=manifest,
                     limits=limits,
                 )
@@ -149,17 +149,19 @@ class Change:
 
     async def _load_exactly(self, versions: Sequence[str]) -> None:
         serving = self._serving
-        await load_exactly(serving.triton_address, serving.repository, versions, serving.device)
+        await load_exactly(serving.triton_address, serving.repository, versions, serving.placement)
         await self._load_companions(versions)
 
     async def _load_companions(self, versions: Sequence[str]) -> None:
         serving = self._serving
-        await load_companions(serving.triton_address, serving.repository, versions, serving.device)
+        await load_companions(
+            serving.triton_address, serving.repository, versions, serving.placement
+        )
 
     def _write_config(self, versions: Sequence[str]) -> None:
         model = self._serving.repository
         if versions:
-            text = as_text(configuration(model, versions, self._serving.device))
+            text = as_text(configuration(model, versions, self._serving.placement))
             repository.write_config(model, text)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.models import config, control, repository
-from services.models.config import Config
+from services.models.config import Config, Placement
 from services.models.versions import COMPANION
 from services.text import weights
 
@@ -19,7 +19,9 @@ LOAD_TIMEOUT_S = 90.0
 UNLOAD_TIMEOUT_S = 10.0
 
 
-async def load_companions(address: str, model: Path, versions: Sequence[str], device: str) -> None:
+async def load_companions(
+    address: str, model: Path, versions: Sequence[str], placement: Placement
+) -> None:
     """
     Have Triton load the item towers of just those *versions* of *model* that have one.
 
@@ -27,7 +29,7 @@ async def load_companions(address: str, model: Path, versions: Sequence[str], de
 
     Args:
         model: The ranker's folder in the repository; the companions' lie beside it.
-        device: Where MiniLM is to run; ``cpu`` or ``gpu``.
+        placement: Of the ranker; MiniLM runs on that device, once.
 
     Raises:
         RankerUnavailable: If Triton cannot.
@@ -36,13 +38,15 @@ async def load_companions(address: str, model: Path, versions: Sequence[str], de
     towers = model.parent / COMPANION
     with_tower = [one for one in versions if (model / one / COMPANION).is_dir()]
     if with_tower:
-        await _load_text_encoder(address, model.parent / TEXT_ENCODER, device)
+        await _load_text_encoder(address, model.parent / TEXT_ENCODER, placement.device)
     elif not towers.exists():
         return
     with repository.locked(towers):
         if with_tower:
             configs = {one: _place(model / one / COMPANION, towers / one) for one in with_tower}
-            combined = config.combine(configs, model=COMPANION, versions=with_tower, device="cpu")
+            combined = config.combine(
+                configs, model=COMPANION, versions=with_tower, placement=Placement("cpu")
+            )
             await _load(address, towers, combined)
         elif await control.ready_versions(address, COMPANION):
             (towers / repository.CONFIG).unlink(missing_ok=True)
@@ -85,7 +89,9 @@ async def _load_text_encoder(address: str, folder: Path, device: str) -> None:
     if await control.ready_versions(address, TEXT_ENCODER):
         return
     alone = config.parse((_text_encoder_code() / repository.CONFIG).read_text())
-    combined = config.combine({"1": alone}, model=TEXT_ENCODER, versions=["1"], device=device)
+    combined = config.combine(
+        {"1": alone}, model=TEXT_ENCODER, versions=["1"], placement=Placement(device)
+    )
     with repository.locked(folder):
         place_text_encoder(folder)
         await _load(address, folder, combined)

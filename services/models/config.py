@@ -1,6 +1,7 @@
 """A version's `config.pbtxt`: does it keep the contract, and what Triton gets for several."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from google.protobuf import json_format, text_format
@@ -11,6 +12,20 @@ from services.models.triton import DTYPES
 ANY = -1  # a length that may differ from request to request
 OUTPUTS = {"item_keys": "INT64", "scores": "FP32"}
 Config: TypeAlias = model_config_pb2.ModelConfig
+
+
+@dataclass(frozen=True)
+class Placement:
+    """
+    Where Triton runs a model.
+
+    Attributes:
+        device: ``cpu`` or ``gpu``.
+        instances: Copies of it that compute at once, each a process with its own memory.
+    """
+
+    device: str = "cpu"
+    instances: int = 1
 
 
 def parse(pbtxt: str) -> Config:
@@ -62,7 +77,7 @@ def _unlike(tensor: "model_config_pb2.ModelInput", kind: str) -> str | None:
 
 
 def combine(
-    configs: Mapping[str, Config], *, model: str, versions: Sequence[str], device: str
+    configs: Mapping[str, Config], *, model: str, versions: Sequence[str], placement: Placement
 ) -> Config:
     """
     The one configuration under which Triton can serve all *versions*.
@@ -75,7 +90,7 @@ def combine(
         configs: The configuration of each version.
         model: The model's name on Triton.
         versions: Those to be loaded.
-        device: ``cpu`` or ``gpu``.
+        placement: Where they are to run.
     """
     newest, *others = [configs[version] for version in sorted(versions, key=int, reverse=True)]
     combined = Config()
@@ -84,9 +99,9 @@ def combine(
         _admit(combined, other)
     combined.name = model
     combined.version_policy.specific.versions[:] = sorted(int(version) for version in versions)
-    kind = model_config_pb2.ModelInstanceGroup.Kind.Value(f"KIND_{device.upper()}")
+    kind = model_config_pb2.ModelInstanceGroup.Kind.Value(f"KIND_{placement.device.upper()}")
     del combined.instance_group[:]
-    combined.instance_group.add(kind=kind, count=1)
+    combined.instance_group.add(kind=kind, count=placement.instances)
     return combined
 
 

@@ -11,6 +11,7 @@ from services.kafka.follow import Follower
 from services.logs.catalogue_log import ItemReader
 from services.logs.rows import BadRow, format_of, open_rows
 from services.models import control, repository
+from services.models.config import Placement
 from services.models.loading import UNLOAD_TIMEOUT_S, load_and_prove, require_triton
 from services.models.proof import Limits, check_coverage, check_quality
 from services.models.serving import Serving
@@ -89,7 +90,7 @@ def try_out(directory: Path, manifest: Manifest, serving: Serving, limits: Limit
                     scratch,
                     ["1"],
                     "1",
-                    device=serving.device,
+                    placement=Placement(serving.placement.device),
                     manifest=manifest,
                     limits=limits,
                 )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from services.errors import CommandFailed
 from services.models import config, control
+from services.models.config import Placement
 from services.models.proof import Limits, prove
 from services.models.repository import CONFIG
 from services.models.versions import Manifest
@@ -14,13 +15,15 @@ LOAD_TIMEOUT_S = 90.0
 UNLOAD_TIMEOUT_S = 10.0
 
 
-def configuration(model: Path, versions: Sequence[str], device: str) -> config.Config:
+def configuration(model: Path, versions: Sequence[str], placement: Placement) -> config.Config:
     """What Triton needs to serve *versions* of *model*, a folder of the repository, at once."""
     configs = {one: config.parse((model / one / CONFIG).read_text()) for one in versions}
-    return config.combine(configs, model=model.name, versions=versions, device=device)
+    return config.combine(configs, model=model.name, versions=versions, placement=placement)
 
 
-async def load_exactly(address: str, model: Path, versions: Sequence[str], device: str) -> None:
+async def load_exactly(
+    address: str, model: Path, versions: Sequence[str], placement: Placement
+) -> None:
     """
     Have the Triton at *address* load *versions* of *model*, and no others.
 
@@ -34,7 +37,7 @@ async def load_exactly(address: str, model: Path, versions: Sequence[str], devic
         if await control.ready_versions(address, model.name):
             await control.unload(address, model.name, timeout_s=UNLOAD_TIMEOUT_S)
         return
-    wanted = configuration(model, versions, device)
+    wanted = configuration(model, versions, placement)
     await control.load(address, model.name, config=wanted, timeout_s=LOAD_TIMEOUT_S)
     # Triton passes over a directory that it does not see, and reports success.
     unseen = set(versions) - set(await control.ready_versions(address, model.name))
@@ -51,12 +54,12 @@ async def load_and_prove(
     versions: Sequence[str],
     version: str,
     *,
-    device: str,
+    placement: Placement,
     manifest: Manifest,
     limits: Limits,
 ) -> float:
     """Load *versions*, one of which is to be proved; its median time, in ms. Raises as both do."""
-    await load_exactly(address, model, versions, device)
+    await load_exactly(address, model, versions, placement)
     return await prove(address, model.name, version, manifest, limits)
 
 

@@ -1,10 +1,11 @@
 """Where a model is deployed: its folder in the repository, its Triton, its topic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from services.kafka.connection import KafkaConnection
+from services.models.config import Placement
 from services.models.state import read_state
 from services.settings import ModelSettings
 from stream import topics
@@ -19,7 +20,7 @@ class Serving:
     triton_address: str
     kafka: KafkaConnection
     prefix: str
-    device: str = "cpu"
+    placement: Placement = field(default_factory=Placement)
 
     @classmethod
     def of(cls, settings: ModelSettings, repository: Path | None = None) -> Self:
@@ -30,7 +31,7 @@ class Serving:
             triton_address=settings.triton_address,
             kafka=settings.kafka,
             prefix=settings.prefix,
-            device=settings.triton_device,
+            placement=Placement(settings.triton_device, settings.triton_instances),
         )
 
     @property

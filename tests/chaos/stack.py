@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psutil
+from redis import Redis
+from redis.exceptions import ResponseError
 
 from services.connection import running_stack
 from tests.integration.support import HEADRACE
@@ -165,7 +167,8 @@ class ChaosStack:
         return max((one.stat().st_size for one in self.redis_files().glob("*.incr.aof")), default=0)
 
     def copy_redis(self) -> Path:
-        """A copy of Redis' files as they are now, as a backup takes them."""
+        """A backup of Redis as docs/operations.md has it: its log written anew, then copied."""
+        self._rewrite_redis_log()
         copy = self.data_dir / "redis-older"
         while True:
             shutil.rmtree(copy, ignore_errors=True)
@@ -190,6 +193,16 @@ class ChaosStack:
             for process in psutil.process_iter()
             if process.pid != os.getpid() and _mentions(process, str(self.data_dir))
         ]
+
+    def _rewrite_redis_log(self) -> None:
+        host, _, port = self.environment["HEADRACE_REDIS_ADDRESS"].partition(":")
+        with Redis(host, int(port)) as redis:
+            with contextlib.suppress(ResponseError):  # it has just begun to do so by itself
+                redis.bgrewriteaof()
+            until(
+                lambda: not redis.info("persistence")["aof_rewrite_in_progress"],
+                "Redis' log to be written anew",
+            )
 
     def _manifest(self) -> bytes:
         found = list(self.redis_files().glob("*.manifest"))

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import urllib.request
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from confluent_kafka import Producer
 
 from services.archive.reader import read_archive
 from stream.topics import EVENT_PARTITIONS
-from tests.integration.support import Processes, Running, Servers, eventually
+from tests.integration.support import Processes, Running, Servers, eventually, free_port
 
 FAST = {"archive_roll_records": 50, "archive_roll_s": 0.3}
 
@@ -163,12 +162,6 @@ async def test_an_archive_of_another_topic_is_not_continued(
     assert archiver.popen.wait(60) == 2
     assert "was made anew" in archiver.output.replace("\n", " ")
     assert "Traceback" not in archiver.output
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def metrics(port: int) -> bytes:

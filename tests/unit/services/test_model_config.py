@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.models.config import as_json, as_text, breach, combine, parse
+from services.models.config import Placement, as_json, as_text, breach, combine, parse
 
 CONFIG = """
 backend: "python"
@@ -33,10 +33,12 @@ parameters { key: "history_length" value { string_value: "5" } }
 """
 
 
-def combined(device: str = "cpu", **pbtxts: str) -> Any:
+def combined(placement: Placement | None = None, **pbtxts: str) -> Any:
     """The configuration of versions named v1, v2 and so on."""
     configs = {name.removeprefix("v"): parse(text) for name, text in pbtxts.items()}
-    return combine(configs, model="ranker", versions=list(configs), device=device)
+    return combine(
+        configs, model="ranker", versions=list(configs), placement=placement or Placement()
+    )
 
 
 @pytest.mark.parametrize("text", [CONFIG, PLAIN])
@@ -103,4 +105,11 @@ def test_unlike_versions_share_what_all_of_them_have() -> None:
 
 def test_the_device_is_where_triton_runs_it() -> None:
     """The same version is released for both."""
-    assert '"KIND_GPU"' in as_json(combined(device="gpu", v1=CONFIG))
+    assert '"KIND_GPU"' in as_json(combined(Placement("gpu"), v1=CONFIG))
+
+
+def test_as_many_copies_compute_at_once_as_are_asked_for() -> None:
+    """On more cores than one copy keeps busy."""
+    (group,) = combined(Placement(instances=3), v1=CONFIG).instance_group
+
+    assert group.count == 3

@@ -1,0 +1,67 @@
+"""The next Redis: a replica that takes the primary's place and name when it dies."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as NotThere
+
+from tests.integration.ledger import Ledger
+from tests.integration.own_redis import OwnRedis
+from tests.integration.support import Processes, eventually
+
+USERS, EVENTS, RATE = 40, 3000, 400.0
+
+
+@pytest.fixture
+def primary(tmp_path: Path) -> Iterator[OwnRedis]:
+    redis = OwnRedis(tmp_path / "primary")
+    yield redis
+    redis.kill()
+
+
+@pytest.fixture
+def replica(tmp_path: Path, primary: OwnRedis) -> Iterator[OwnRedis]:
+    redis = OwnRedis(tmp_path / "replica", "--replicaof", "127.0.0.1", str(primary.port))
+    yield redis
+    redis.kill()
+
+
+async def test_a_failover_loses_nothing_and_counts_nothing_twice(
+    environment: dict[str, str], process: Processes, primary: OwnRedis, replica: OwnRedis
+) -> None:
+    """Replication is asynchronous: the replica may lack what the primary has acknowledged."""
+    address = f"127.0.0.1:{primary.port}"
+    ledger = Ledger({**environment, "HEADRACE_REDIS_ADDRESS": address})
+    promoted = Redis("127.0.0.1", replica.port)
+    await eventually(lambda: linked(promoted))
+    worker = process("worker", redis_address=address).wait_ready()
+    sending = threading.Thread(target=ledger.send_many, args=(USERS, EVENTS), kwargs={"rate": RATE})
+    sending.start()
+    await eventually(lambda: sum(ledger.counters().values()) > EVENTS / 3)
+
+    primary.kill()
+    promoted.replicaof("NO", "ONE")
+    promoted.config_set("port", primary.port)  # as a name does that follows the primary
+
+    def settled() -> bool:
+        nonlocal worker
+        if worker.popen.poll() is not None:  # it found an older store: whoever looks after it
+            worker = process("worker", redis_address=address)
+        return not sending.is_alive() and ledger.settled()
+
+    await eventually(settled, timeout_s=90)
+    await asyncio.sleep(1)  # the last slates
+
+    ledger.assert_exact()
+
+
+def linked(redis: Redis) -> bool:
+    """Whether it follows its primary."""
+    try:
+        return redis.info("replication").get("master_link_status") == "up"
+    except NotThere as error:
+        raise AssertionError(str(error)) from error

@@ -38,10 +38,10 @@ NO_STATISTICS = Mutation(
 def measured(tree: Path, seconds: float, ga360: Path | None) -> dict[tuple[str, str], float]:
     """CPU µs of an event at saturation, by way and traffic."""
     file = tree / "bench.json"
-    command = [HEADRACE, "bench", "pipeline", "--rate", "100", "--seconds", str(seconds)]
-    log = ["--ga360", ga360.resolve()] if ga360 else []
+    command = [str(HEADRACE), "bench", "pipeline", "--rate", "100", "--seconds", str(seconds)]
+    log = ["--ga360", str(ga360.resolve())] if ga360 else []
     subprocess.run(
-        [*command, *log, "--json", file],
+        [*command, *log, "--json", str(file)],
         cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree)},
         stdout=subprocess.DEVNULL,

@@ -42,7 +42,7 @@ class Cluster:
 
     def __init__(self, directory: Path) -> None:
         there = install.locate(Settings().cache_dir)
-        java = [there.java, *kafka.JVM, *kafka.BRIEF, "-cp", f"{there.kafka_jars}/*"]
+        java = [str(there.java), *kafka.JVM, *kafka.BRIEF, "-cp", f"{there.kafka_jars}/*"]
         ports = {number: (free_port(), free_port()) for number in BROKERS}
         voters = ",".join(f"{n}@127.0.0.1:{controller}" for n, (_, controller) in ports.items())
         self.servers = ",".join(f"127.0.0.1:{port}" for port, _ in ports.values())
@@ -60,13 +60,13 @@ class Cluster:
                 )
                 + own
             )
-            formatting = ["format", "--cluster-id", CLUSTER, "--config", file]
+            formatting = ["format", "--cluster-id", CLUSTER, "--config", str(file)]
             subprocess.run(
                 [*java, "kafka.tools.StorageTool", *formatting], check=True, capture_output=True
             )
             with (directory / f"{number}.log").open("wb") as log:
                 self._brokers[number] = subprocess.Popen(
-                    [*java, "kafka.Kafka", file], stdout=log, stderr=log, cwd=directory
+                    [*java, "kafka.Kafka", str(file)], stdout=log, stderr=log, cwd=directory
                 )
 
     @property

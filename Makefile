@@ -69,7 +69,7 @@ mutations: setup  ## Break each rule of the guarantee on purpose, and see what n
 pressure: setup  ## Two minutes at twice the capacity; one user who sends 30 % (eight minutes)
 	@$(BIN)/python -m tests.chaos.pressure
 
-statistics-cost: setup  ## What item statistics add to an event's CPU time (a quarter of an hour)
+statistics-cost: setup  ## What item statistics add to an event's CPU time (half an hour)
 	@$(BIN)/python -m tests.integration.statistics_cost $(if $(GA360),--ga360 $(GA360))
 
 docs: $(BIN)/.synced  ## Make docs/asyncapi.yaml and docs/settings.md anew from the code

@@ -17,6 +17,7 @@ from confluent_kafka import Consumer
 
 from services.embedded.supervisor import CHECK_EVERY_S
 from services.models import control, repository
+from services.models.config import Placement
 from services.models.loading import load_exactly
 from services.models.pace import Pace
 from services.models.triton import TritonRanker
@@ -277,12 +278,12 @@ async def test_a_slow_gate_is_not_disturbed_by_whoever_heals(
     with repository.locked(model):
         repository.copy_version(bad, model / number, read_manifest(bad))
         try:
-            await load_exactly(stack.triton, model, [shop.version, number], "cpu")
+            await load_exactly(stack.triton, model, [shop.version, number], Placement())
             on_trial = stubs(stack.models_dir, number)
             await asyncio.sleep(2.5 * CHECK_EVERY_S)
             assert stubs(stack.models_dir, number) == on_trial
         finally:
-            await load_exactly(stack.triton, model, [shop.version], "cpu")
+            await load_exactly(stack.triton, model, [shop.version], Placement())
             repository.remove_version(model / number)
 
 

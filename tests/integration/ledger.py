@@ -4,9 +4,11 @@ What a test sent, and whether the system accounts for all of it.
 It knows nothing of the fold: expectations are kept by hand, from what was sent.
 """
 
+import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from stream.history import FORMAT, UserRow
 from stream.keys import event_key
 from stream.marks import Mark
 from tests.builders import event_json
+from tests.integration.support import Running, eventually
 
 QUIET = {"log_level": 0}
 
@@ -181,6 +184,29 @@ class Ledger:
         from services.states import project
 
         return project(Settings(prefix=self.prefix), self.state, self.row_format)
+
+
+@contextmanager
+def load(ledger: Ledger, *, events: int, rate: float, users: int = 40) -> Iterator[None]:
+    """Send in the background, and until the end of the block at least."""
+    sending = threading.Thread(target=ledger.send_many, args=(users, events), kwargs={"rate": rate})
+    sending.start()
+    try:
+        yield
+    finally:
+        sending.join()
+
+
+async def settled_under_care(ledger: Ledger, worker: Running, start: Callable[[], Running]) -> None:
+    """Until all that was sent is accounted for, *start* a worker again whenever it has ended."""
+
+    def settled() -> bool:
+        nonlocal worker
+        if worker.popen.poll() is not None:
+            worker = start()
+        return ledger.settled()
+
+    await eventually(settled, timeout_s=90)
 
 
 def repeats(slates: Iterable[Mapping[str, Any]]) -> int:

@@ -2,9 +2,9 @@
 
 import asyncio
 import subprocess
-import threading
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +16,10 @@ from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
 from services.settings import Settings
 from stream import topics
-from tests.integration.ledger import Ledger
+from tests.integration.ledger import Ledger, load, settled_under_care
 from tests.integration.support import Processes, eventually, free_port
 
-USERS, EVENTS, RATE = 40, 3000, 200.0
+EVENTS, RATE = 3000, 200.0
 BROKERS = range(1, 4)
 CLUSTER = urlsafe_b64encode(b"three brokers...").decode().rstrip("=")
 # Over the embedded Kafka's; of what stands twice the later counts. A broker that is gone is
@@ -113,20 +113,13 @@ async def test_a_broker_that_dies_takes_nothing_with_it(
         # Else what was written and not acknowledged is written again, as another record.
         config={"enable.idempotence": True},
     )
-    worker = process("worker", kafka_servers=cluster.servers).wait_ready()
-    sending = threading.Thread(target=ledger.send_many, args=(USERS, EVENTS), kwargs={"rate": RATE})
-    sending.start()
-    await eventually(lambda: sum(ledger.counters().values()) > EVENTS / 3)
+    start = partial(process, "worker", kafka_servers=cluster.servers)
+    worker = start().wait_ready()
+    with load(ledger, events=EVENTS, rate=RATE):
+        await eventually(lambda: sum(ledger.counters().values()) > EVENTS / 3)
+        cluster.kill_leader(ledger.topic(topics.EVENTS))
 
-    cluster.kill_leader(ledger.topic(topics.EVENTS))
-
-    def settled() -> bool:
-        nonlocal worker
-        if worker.popen.poll() is not None:  # whoever looks after it
-            worker = process("worker", kafka_servers=cluster.servers)
-        return not sending.is_alive() and ledger.settled()
-
-    await eventually(settled, timeout_s=90)
+    await settled_under_care(ledger, worker, start)
     await asyncio.sleep(1)  # the last slates
 
     ledger.assert_exact()

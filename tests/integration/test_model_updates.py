@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from services.models.serving import Serving
 from services.models.state import write_state
 from services.models.status import Performance, model_status
 from services.models.versions import sha256
+from services.processes import of_family
 from stream import topics
 from stream.deployments import EVERYBODY, Deployment
 from tests.integration.ledger import Ledger, read_topic
@@ -198,13 +198,10 @@ def test_several_copies_of_the_ranker_answer(shop: Shop, stack: Servers) -> None
     assert None not in arrivals.models
 
 
-def copies(stack: Servers, version: str) -> int:
+def copies(stack: Servers, version: str) -> float:
     """How many of the processes of Triton's models run that version of the ranker."""
-    found = 0
-    for child in psutil.Process(stack.part("triton")["pid"]).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # of another version, which is going
-            found += f"/ranker/{version}/" in " ".join(child.cmdline())
-    return found
+    triton = psutil.Process(stack.part("triton")["pid"])
+    return of_family(triton, lambda one: f"/ranker/{version}/" in " ".join(one.cmdline()))
 
 
 def test_two_who_change_at_the_same_moment_do_not_undo_each_other(shop: Shop) -> None:

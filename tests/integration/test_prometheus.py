@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from services.models.deployment import deploy
-from tests.integration.ledger import Ledger
+from tests.integration.ledger import Ledger, load
 from tests.integration.support import Processes, Servers, eventually, free_port, serving_of
 from tests.integration.swaps import ITEM_IDS, put_items
 from tests.tiny_model import build_tiny_version
@@ -69,8 +69,10 @@ class Prometheus:
         assert said["status"] == "success", said
         return said["data"]
 
-    def rules(self) -> list[dict[str, Any]]:
-        return [rule for group in self.ask("rules")["groups"] for rule in group["rules"]]
+    def rules(self, what: str) -> dict[str, str]:
+        """What is said of each rule: its ``health``, or the ``state`` of its alert."""
+        groups = self.ask("rules")["groups"]
+        return {rule["name"]: rule[what] for group in groups for rule in group["rules"]}
 
     def up(self) -> set[str]:
         """The jobs of which a process answers."""
@@ -117,7 +119,6 @@ async def test_it_understands_every_rule_and_fills_every_panel(
     worker = process("worker", metrics_port=ports["worker"]).wait_ready()
     await eventually(lambda: prometheus.up() == ports.keys())
     ledger.raw(b"ada", b"garbage")
-    sending = asyncio.create_task(asyncio.to_thread(ledger.send_many, 20, 800, rate=40))
 
     panels = json.loads((DEPLOY / "grafana/dashboards/headrace.json").read_text())["panels"]
     expressions = {
@@ -131,17 +132,10 @@ async def test_it_understands_every_rule_and_fills_every_panel(
         assert {one for one in expressions if not prometheus.shows(one[1])} == set()
         return True
 
-    await eventually(filled)
-    assert {(rule["name"], rule["health"]) for rule in prometheus.rules()} == {
-        (rule["name"], "ok") for rule in prometheus.rules()
-    }
-    assert {rule["name"]: rule["state"] for rule in prometheus.rules()}["WorkerDown"] == "inactive"
+    with load(ledger, events=800, rate=40, users=20):
+        await eventually(filled)
+        assert set(prometheus.rules("health").values()) == {"ok"}
+        assert prometheus.rules("state")["WorkerDown"] == "inactive"
 
-    await sending
     worker.kill()
-
-    def worker_down() -> bool:
-        states = {rule["name"]: rule["state"] for rule in prometheus.rules()}
-        return states["WorkerDown"] in ("pending", "firing")
-
-    await eventually(worker_down)
+    await eventually(lambda: prometheus.rules("state")["WorkerDown"] in ("pending", "firing"))

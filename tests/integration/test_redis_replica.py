@@ -1,8 +1,8 @@
 """The next Redis: a replica that takes the primary's place and name when it dies."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,11 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as NotThere
 
-from tests.integration.ledger import Ledger
+from tests.integration.ledger import Ledger, load, settled_under_care
 from tests.integration.own_redis import OwnRedis
 from tests.integration.support import Processes, eventually
 
-USERS, EVENTS, RATE = 40, 3000, 400.0
+EVENTS, RATE = 3000, 400.0
 
 
 @pytest.fixture
@@ -39,22 +39,15 @@ async def test_a_failover_loses_nothing_and_counts_nothing_twice(
     ledger = Ledger({**environment, "HEADRACE_REDIS_ADDRESS": address})
     promoted = Redis("127.0.0.1", replica.port)
     await eventually(lambda: linked(promoted))
-    worker = process("worker", redis_address=address).wait_ready()
-    sending = threading.Thread(target=ledger.send_many, args=(USERS, EVENTS), kwargs={"rate": RATE})
-    sending.start()
-    await eventually(lambda: sum(ledger.counters().values()) > EVENTS / 3)
+    start = partial(process, "worker", redis_address=address)
+    worker = start().wait_ready()
+    with load(ledger, events=EVENTS, rate=RATE):
+        await eventually(lambda: sum(ledger.counters().values()) > EVENTS / 3)
+        primary.kill()
+        promoted.replicaof("NO", "ONE")
+        promoted.config_set("port", primary.port)  # as a name does that follows the primary
 
-    primary.kill()
-    promoted.replicaof("NO", "ONE")
-    promoted.config_set("port", primary.port)  # as a name does that follows the primary
-
-    def settled() -> bool:
-        nonlocal worker
-        if worker.popen.poll() is not None:  # it found an older store: whoever looks after it
-            worker = process("worker", redis_address=address)
-        return not sending.is_alive() and ledger.settled()
-
-    await eventually(settled, timeout_s=90)
+    await settled_under_care(ledger, worker, start)
     await asyncio.sleep(1)  # the last slates
 
     ledger.assert_exact()

@@ -5,8 +5,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -22,22 +21,12 @@ from services.states import project
 from stream import topics
 from tests.builders import event_json
 from tests.chaos.stack import paused
-from tests.integration.ledger import Ledger, repeats
+from tests.integration.ledger import Ledger, load, repeats
 from tests.integration.support import Processes, Running, Servers, eventually
 
 USERS = 40
 BATCH = 20
-
-
-@contextmanager
-def load(ledger: Ledger, *, events: int, rate: float) -> Iterator[None]:
-    """Send in the background, and until the end of the block at least."""
-    sending = threading.Thread(target=ledger.send_many, args=(USERS, events), kwargs={"rate": rate})
-    sending.start()
-    try:
-        yield
-    finally:
-        sending.join()
+TWO_AT_ONCE = {"batch_size": BATCH, "batches_in_flight": 2}
 
 
 async def test_kill_9_in_the_middle_of_batches_loses_nothing_and_repeats_one_at_most(
@@ -46,12 +35,12 @@ async def test_kill_9_in_the_middle_of_batches_loses_nothing_and_repeats_one_at_
     """A worker dies without warning; the next one finds rows, marks and offsets, and goes on."""
     ledger = Ledger(environment)
     kills = 2
-    worker = process("worker", worker_instance_id="w", batch_size=BATCH).wait_ready()
+    worker = process("worker", worker_instance_id="w", **TWO_AT_ONCE).wait_ready()
     with load(ledger, events=4000, rate=600):
         for _ in range(kills):
             await asyncio.sleep(random.uniform(0.5, 1.5))
             worker.kill()
-            worker = process("worker", worker_instance_id="w", batch_size=BATCH).wait_ready()
+            worker = process("worker", worker_instance_id="w", **TWO_AT_ONCE).wait_ready()
 
     await eventually(ledger.settled, timeout_s=60)
 
@@ -67,10 +56,10 @@ async def test_kill_9_at_the_worst_moment_repeats_one_batch(
     ledger = Ledger(environment)
     ledger.send_many(USERS, 10 * BATCH)
     program = (sys.executable, Path(__file__).with_name("dying.py"))
-    dying = Processes(tmp_path, environment, program)("worker", batch_size=BATCH)
+    dying = Processes(tmp_path, environment, program)("worker", **TWO_AT_ONCE)
     assert await asyncio.to_thread(dying.popen.wait, 60) == -signal.SIGKILL
 
-    process("worker", batch_size=BATCH).wait_ready()
+    process("worker", **TWO_AT_ONCE).wait_ready()
     await eventually(ledger.settled, timeout_s=60)
 
     ledger.assert_exact()

@@ -23,6 +23,7 @@ log = structlog.get_logger()
 
 COMMIT_EVERY_S = 1.0
 FEW = 1 / 5  # of a full batch: for fewer, a second batch beside the first is not worth its cost
+FETCHED_WITHIN_S = 0.05  # what has gathered while nothing was fetched
 NEARLY_DONE = 0.7  # of a batch's usual time: what is fetched from here on arrives as it ends
 
 Handle = Callable[[Sequence[Record]], Awaitable[Mapping[int, int]]]
@@ -48,7 +49,8 @@ class MicroBatches:
         batch_size: Most records in a micro-batch.
         lanes: Most micro-batches in flight.
         every_s: The least from the start of a lane's micro-batch to that of its next, unless it
-            was full. Nothing is fetched from its end on.
+            was full. If it is more than 0, nothing is fetched from a start until shortly before the
+            next: what gathers comes in one fetch, and what the next one takes is not of before.
         room: Cleared while there is no hurry to fetch, because records wait or are at work; set
             when a micro-batch is nearly done, so that the next one has what has come by then. A
             fetch for each record costs more than it brings, and what comes early is old when taken.
@@ -179,23 +181,31 @@ class MicroBatches:
             if records:
                 partitions = {record.partition for record in records}
                 self._at_work |= partitions
+                self._hold()
                 async with self._in_flight[lane]:
                     took_s = await self._handle_batch(records)
                 self._at_work -= partitions
                 self._see_room()
                 self._wake_lanes()
-                if len(records) < self._batch_size:
-                    await self._pause(self._every_s - took_s)
+                is_full = len(records) == self._batch_size
+                await self._release_within(0.0 if is_full else max(0.0, self._every_s - took_s))
             else:
                 self._arrived[lane].clear()
                 self._see_room()
 
-    async def _pause(self, seconds: float) -> None:
-        if seconds > 0:
+    def _hold(self) -> None:
+        if self._every_s:
             consumer: Any = self._app.consumer
             consumer.hold(self._topic)
-            await asyncio.sleep(seconds)
+
+    async def _release_within(self, seconds: float) -> None:
+        """Wait so long; at the end, what has gathered meanwhile has been fetched."""
+        if self._every_s:
+            fetching_s = min(FETCHED_WITHIN_S, seconds)
+            await asyncio.sleep(seconds - fetching_s)
+            consumer: Any = self._app.consumer
             consumer.release(self._topic)
+            await asyncio.sleep(fetching_s)
 
     def _take(self, lane: int) -> list[Record]:
         if self._generation != self._app.consumer_generation_id:

@@ -26,7 +26,7 @@ from stream.trending import Trending
 
 WRITTEN_AT_ONCE = 128  # rows: Redis does nothing else for a millisecond
 TURN_S = 0.001  # of work, and then
-REST_S = 0.002
+REST_S = 0.006
 RESTING_WITHIN_S = 0.3  # of a batch's start
 
 

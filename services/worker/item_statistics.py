@@ -15,7 +15,7 @@ from stream.trending import best_overall
 
 log = structlog.get_logger()
 
-BATCH = 256  # records of signals.v1, each of what a whole micro-batch of events says
+BATCH = 512  # records of signals.v1, each of what a whole micro-batch of events says
 WRITE_EVERY_S = 0.5  # an item touched often is then written seldom
 REFRESH_EVERY_S = 1.0
 

@@ -1,8 +1,9 @@
 """What waits between Faust and the pipeline: bounded, shared out fairly, dropped when it is old."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,15 @@ class FakeConsumer:
         self.paused: set[TP] = set()
         self.committed: dict[TP, int] = {}
         self.refusing = False
+        self.held: set[str] = set()  # topics
+        self.gathered: Callable[[], None] = lambda: None  # brings what has come while it was held
+
+    def hold(self, topic: str) -> None:
+        self.held.add(topic)
+
+    def release(self, topic: str) -> None:
+        self.held.discard(topic)
+        self.gathered()
 
     def pause_partitions(self, tps: Iterable[TP]) -> None:
         self.paused |= set(tps)
@@ -65,7 +75,7 @@ class FakeStream:
 class Worker:
     """A `MicroBatches` whose handler keeps what it is given, once it is let."""
 
-    def __init__(self, batch_size: int = 4, lanes: int = 1) -> None:
+    def __init__(self, batch_size: int = 4, lanes: int = 1, every_s: float = 0.0) -> None:
         signal = SimpleNamespace(connect=lambda _: None)
         self.consumer = FakeConsumer()
         self.app: Any = SimpleNamespace(
@@ -76,6 +86,7 @@ class Worker:
         )
         self.stream = FakeStream()
         self.handled: list[list[tuple[int, int]]] = []
+        self.done = asyncio.Semaphore(0)  # released with each batch
         self.open = asyncio.Event()
         self.room = asyncio.Event()
         self.batches = MicroBatches(
@@ -84,12 +95,14 @@ class Worker:
             handle=self.handle,
             batch_size=batch_size,
             lanes=lanes,
+            every_s=every_s,
             room=self.room,
         )
 
     async def handle(self, records: Sequence[Record]) -> dict[int, int]:
         await self.open.wait()
         self.handled.append([(record.partition, record.offset) for record in records])
+        self.done.release()
         return {record.partition: record.offset + 1 for record in records}
 
     async def __aenter__(self) -> "Worker":
@@ -307,3 +320,30 @@ async def test_a_commit_that_fails_as_partitions_go_is_not_tried_again(
 
     assert worker.handled == [[(0, 1)]]
     assert worker.consumer.committed == {}
+
+
+async def test_what_gathers_while_nothing_is_fetched_is_in_the_next_batch():
+    """Whoever took only what had come before would leave the rest to the batch after it."""
+    async with Worker(every_s=0.2) as worker:
+        worker.consumer.gathered = lambda: worker.stream.put(0, [2, 3])
+        worker.stream.put(0, [0])
+        await turn()
+        assert worker.consumer.held == {"events"}, "nothing is fetched while a batch is at work"
+        worker.stream.put(0, [1])  # but for the fetch that was under way
+        began_s = perf_counter()
+        worker.open.set()
+        async with asyncio.timeout(5):
+            await worker.done.acquire()
+            await worker.done.acquire()
+    assert worker.handled == [[(0, 0)], [(0, 1), (0, 2), (0, 3)]]
+    assert perf_counter() - began_s > 0.15, "a start of a batch is 0.2 s from that of the next"
+
+
+async def test_a_full_batch_waits_for_no_moment():
+    async with Worker(every_s=60) as worker:
+        worker.open.set()
+        worker.stream.put(0, range(6))
+        async with asyncio.timeout(5):
+            await worker.done.acquire()
+            await worker.done.acquire()
+    assert worker.handled == [[(0, 0), (0, 1), (0, 2), (0, 3)], [(0, 4), (0, 5)]]

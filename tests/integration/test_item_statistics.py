@@ -112,6 +112,15 @@ def headrace(environment: dict[str, str], *arguments: str) -> Result:
     return CliRunner(env=environment).invoke(main, arguments)
 
 
+async def readable_after(ledger: Ledger, shelf: Shelf, item: str) -> float:
+    """Seconds from an event, the last for a while, until it is counted in the item's row."""
+    ledger.send(user_id="u0", event_type="click", item_id=item, at_ms=T0_MS)
+    ledger.producer.flush()
+    sent = time.monotonic()
+    await eventually(lambda: shelf.counts([item])[item], every_s=0.01)
+    return time.monotonic() - sent
+
+
 async def test_statistics_are_exact_after_kill_9_and_soon_readable(
     environment: dict[str, str], process: Processes, tmp_path: Path
 ) -> None:
@@ -155,8 +164,7 @@ async def test_statistics_are_exact_after_kill_9_and_soon_readable(
     assert headrace(environment, "features", "--item", "unheard of").exit_code == 2
     assert headrace(environment, "features", "--trending", "no such list").exit_code == 2
 
-    ledger.send(user_id="u0", event_type="click", item_id="brand new", at_ms=T0_MS)
-    ledger.producer.flush()
-    sent = time.monotonic()
-    await eventually(lambda: shelf.counts(["brand new"])["brand new"], every_s=0.01)
-    sys.stdout.write(f"An event is readable after {time.monotonic() - sent:.3f} s.\n")
+    alone = await readable_after(ledger, shelf, "brand new")
+    beside = await readable_after(ledger, shelf, "newer still")  # statistics have just been made
+    sys.stdout.write(f"Readable after {alone:.3f} s, right after another {beside:.3f} s.\n")
+    assert beside < 1.3  # a second is promised; Faust's own fetches may wait for half a second more

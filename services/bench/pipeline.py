@@ -302,7 +302,8 @@ class Bench:
             rate = self._report.soak_rate = SUSTAINED * top.events_per_s
             began_s = time.monotonic()
             while (passed_s := time.monotonic() - began_s) < asked_s:
-                self._say(f"Soak at {rate:,.0f} events/s: {passed_s / 60:.1f} min")
+                passed = f"{passed_s // 60:.0f} of {self._asked.soak_minutes:g} min"
+                self._say(f"Soak at {rate:,.0f} events/s: {passed}")
                 # The next five seconds wait for no slate of these: it is one schedule.
                 answers = load.by_schedule(rate, SOAK_EVERY_S, to_the_last=False)
                 self._report.soak.append(

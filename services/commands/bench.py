@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from services.connection import connect
+from services.display.progress import steps
 from services.display.wide_console import wide_console
 from services.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.status import Status
+    from collections.abc import Callable, Sequence
 
     from services.bench.serving import Asked, Figure
 
@@ -95,13 +94,12 @@ def pipeline(quick: bool, json_file: Path | None, plot_file: Path | None, **aske
     from services.bench.figures import QUICK, Asked
     from services.bench.pipeline import Bench, measured
 
-    console = Console(stderr=True)
     kept = {name: asked[name] for name in ("soak_minutes", "device")}
     chosen = replace(QUICK, **kept) if quick else Asked(**asked)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
         settings = connect(WorkerSettings, data_dir=Path(scratch))
-        with console.status("Starting") as status:
-            report = asyncio.run(measured(chosen, settings, status.update, Bench.run))
+        with steps(Console(stderr=True), "Starting") as say:
+            report = asyncio.run(measured(chosen, settings, say, Bench.run))
     reports.show(report, wide_console())
     if json_file:
         reports.write_json(report, json_file)
@@ -135,14 +133,13 @@ def scaling(
     from services.bench import scaling as growing
     from services.bench.pipeline import Bench, measured
 
-    console = Console(stderr=True)
     points = []
-    with console.status("Starting") as status:
+    with steps(Console(stderr=True), "Starting") as say:
         for grown, value, asked in growing.plan(only, largest, seconds):
             with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
                 settings = connect(WorkerSettings, data_dir=Path(scratch))
-                say = partial(_say, status, f"{value:,} {grown}")
-                report = asyncio.run(measured(asked, settings, say, Bench.at_most))
+                of_this = partial(_say, say, f"{value:,} {grown}")
+                report = asyncio.run(measured(asked, settings, of_this, Bench.at_most))
             points.append(growing.Point(grown, value, report.figures[0], report.bytes_each))
     wide_console().print(growing.table(points))
     if json_file:
@@ -151,8 +148,8 @@ def scaling(
         growing.plot(points, plot_file)
 
 
-def _say(status: "Status", what: str, line: str) -> None:
-    status.update(f"{what}: {line}")
+def _say(say: "Callable[[str], None]", what: str, step: str) -> None:
+    say(f"{what}: {step}")
 
 
 @bench.command()
@@ -187,15 +184,14 @@ def serving(
     from services.bench.serving import Asked
 
     asked = Asked(catalogues, batches, dim, device, seconds)
-    console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as scratch:
-        figures = asyncio.run(_with_triton(asked, Path(scratch), console))
+        figures = asyncio.run(_with_triton(asked, Path(scratch)))
     wide_console().print(_table(figures))
     if json_file:
         json_file.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
 
 
-async def _with_triton(asked: "Asked", data_dir: Path, console: Console) -> "list[Figure]":
+async def _with_triton(asked: "Asked", data_dir: Path) -> "list[Figure]":
     from services.bench.serving import measured
     from services.embedded import stack
 
@@ -204,11 +200,11 @@ async def _with_triton(asked: "Asked", data_dir: Path, console: Console) -> "lis
         WorkerSettings, data_dir=data_dir, kafka_servers=NOBODY, redis_address=NOBODY
     )
     options = stack.Options(workers=0, archiver=False)
-    with console.status("Starting Triton") as status:
+    with steps(Console(stderr=True), "Starting Triton") as say:
         async with stack.running(settings, options, lambda statuses: None) as running:
             await running.all_ready()
             address = running.statuses["triton"].address
-            return await measured(asked, data_dir / "models", address, status.update)
+            return await measured(asked, data_dir / "models", address, say)
 
 
 def _table(figures: "Sequence[Figure]") -> Table:

@@ -1,4 +1,4 @@
-"""How far a long step has come: a bar on a terminal, elsewhere a line now and then."""
+"""How far a long work has come: what moves on a terminal, elsewhere a line now and then."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +23,23 @@ def reported(console: Console, what: str) -> Iterator[Callable[[float], None]]:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.update(task, completed=share)
         bar.update(task, completed=1.0)
+
+
+@contextmanager
+def steps(console: Console, first: str) -> Iterator[Callable[[str], None]]:
+    """What to call with each step of a long work as it begins."""
+    with console.status(first) as status:
+        yield status.update if console.is_terminal else _Steps()
+
+
+class _Steps:
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, step: str) -> None:
+        if step != self._said:
+            self._said = step
+            click.echo(step, err=True)
 
 
 class _Lines:

@@ -75,9 +75,11 @@ def worker_joins(scene: Scene) -> None:
 
 def worker_leaves(scene: Scene) -> None:
     """One worker fewer: the joined one, or one that joins for this."""
-    if not scene.stack.part_worker():
+    left = scene.stack.part_worker()
+    if left is None:
         scene.say(f"{scene.stack.join_worker()} joins first")
-        scene.stack.part_worker()
+        left = scene.stack.part_worker()
+    scene.say(f"SIGTERM {left or 'nobody: it has died already'}")
 
 
 def kafka_killed(scene: Scene) -> None:

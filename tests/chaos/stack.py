@@ -47,8 +47,7 @@ class ChaosStack:
         self.data_dir = data_dir
         self.workers = [f"worker-{number}" for number in range(1, workers + 1)]
         self._settings = {f"HEADRACE_{name.upper()}": str(v) for name, v in settings.items()}
-        self._extra: list[subprocess.Popen[bytes]] = []  # dynamic members, not supervised
-        self._joined = 0
+        self._joined: dict[str, subprocess.Popen[bytes]] = {}  # dynamic members, not supervised
 
     def __enter__(self) -> Self:
         self.data_dir.mkdir(parents=True, exist_ok=True)
@@ -129,8 +128,7 @@ class ChaosStack:
 
     def join_worker(self) -> str:
         """Start one more worker, a dynamic member whose coming is a rebalance; its name."""
-        self._joined += 1
-        name = f"joined-{self._joined}"
+        name = f"joined-{len(self._joined) + 1}"
         ready = self.data_dir / "run" / f"{name}.ready"
         with (self.data_dir / "logs" / f"{name}.log").open("wb") as log:
             worker = subprocess.Popen(
@@ -144,19 +142,19 @@ class ChaosStack:
                 stdout=log,
                 stderr=log,
             )
-        self._extra.append(worker)
+        self._joined[name] = worker
         # Ready, or dead of another fault: then nobody starts it again, as in a real crash.
         until(lambda: ready.exists() or worker.poll() is not None, f"{name} to be ready", 90)
         return name
 
-    def part_worker(self) -> bool:
-        """SIGTERM to a worker that has joined and lives, and wait for its end; False if none."""
-        living = [worker for worker in self._extra if worker.poll() is None]
-        if not living:
-            return False
-        living[0].terminate()
-        living[0].wait(STOP_WITHIN_S)
-        return True
+    def part_worker(self) -> str | None:
+        """SIGTERM to a worker that has joined and lives, and wait for its end; its name, if any."""
+        for name, worker in self._joined.items():
+            if worker.poll() is None:
+                worker.terminate()
+                worker.wait(STOP_WITHIN_S)
+                return name
+        return None
 
     def redis_files(self) -> Path:
         """Where Redis keeps its append-only files."""
@@ -227,7 +225,7 @@ class ChaosStack:
         return state is not None and all(p["state"] == "ready" for p in state["parts"].values())
 
     def _stop(self) -> None:
-        for worker in self._extra:
+        for worker in self._joined.values():
             if worker.poll() is None:
                 worker.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):

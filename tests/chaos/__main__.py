@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from services.display.wide_console import wide_console
 from tests.chaos.faults import FAULTS, drawn
 from tests.chaos.generator import Traffic
 from tests.chaos.report import save, show
@@ -36,7 +36,7 @@ def main(
     """Break a stack under load; exit with 1 if anything is lost, counted twice or unwell."""
     # Ctrl-C ends everything; so must whoever stops us otherwise.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console()
+    console = wide_console()
     plan = Plan(
         seed=seed,
         faults=iter(faults) if faults else drawn(seed),

@@ -20,6 +20,8 @@ from pytest import ExitCode
 from rich.console import Console
 from rich.table import Table
 
+from services.display.wide_console import wide_console
+
 ROOT = Path(__file__).parents[2]
 UNIT = ("tests/unit/stream",)
 GUARANTEE = ("tests/integration/test_features.py", "tests/integration/test_worker_guarantee.py")
@@ -240,7 +242,7 @@ def noticed_by(proof: Sequence[str], tree: Path) -> str:
 @click.option("--all", "everything", is_flag=True, help="Go on after the first that has caught it.")
 def main(only: tuple[int, ...], names: tuple[str, ...], everything: bool) -> None:
     """Break each rule, and say what notices; exit with 1 if nothing does."""
-    console = Console()
+    console = wide_console()
     table = Table("broken rule", *PROOFS)
     uncaught = 0
     for number, mutation in enumerate(MUTATIONS, start=1):

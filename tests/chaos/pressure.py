@@ -22,6 +22,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from services.display.wide_console import wide_console
 from services.processes import of_family
 from stream import topics
 from tests.chaos.generator import WHALE, Generator, Traffic
@@ -204,7 +205,7 @@ def content(figures: Figures) -> Mapping[str, object]:
 def main(seconds: float, json_file: Path | None, keep: Path | None) -> None:
     """Offer twice what a worker can take; exit with 1 if a goal is missed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    console = Console()
+    console = wide_console()
     with tempfile.TemporaryDirectory(prefix="headrace-pressure-") as scratch:
         data_dir = (keep or Path(scratch)).resolve() / "data"
         figures = measure(data_dir, seconds, console)

@@ -16,10 +16,10 @@ from statistics import fmean
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from services.bench.figures import BARE_LOOP, PIPELINE
+from services.display.wide_console import wide_console
 from tests.chaos.mutations import Edit, Mutation, copy_tree, mutate
 from tests.integration.support import HEADRACE
 
@@ -84,7 +84,7 @@ def main(turns: int, seconds: float, ga360: Path | None) -> None:
         more = (us[0] / us[1]) / (us[2] / us[3]) - 1
         table.add_row(traffic, *(f"{one:.0f} µs" for one in us), f"{more:.0%}")
         most = max(most, more)
-    Console().print(table)
+    wide_console().print(table)
     sys.exit(1 if most > MOST else 0)
 
 

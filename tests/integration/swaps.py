@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.connection import running_stack
+from services.display.wide_console import wide_console
 from services.kafka.connection import KafkaConnection
 from services.kafka.slates import poll_slates, whole_topic
 from services.processes import of_family, own_pss_bytes
@@ -242,7 +243,7 @@ def swap_rounds(
 
 def main() -> None:
     """Run the proof, print its figures, and exit with 1 if a goal was missed."""
-    console = Console()
+    console = wide_console()
     with tempfile.TemporaryDirectory(prefix="headrace-swaps-") as scratch:
         data_dir = Path(scratch) / "data"
         data_dir.mkdir()

@@ -25,6 +25,8 @@ from stream.trace import trace_of
 
 log = structlog.get_logger()
 
+ASKED_WITHIN = 4  # turns of the event loop: then a request to the ranker has left
+
 
 async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[int, int]:
     """
@@ -91,6 +93,8 @@ async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
 
 async def _keep(pipeline: Pipeline, folded: Folded) -> None:
     """Publish the signals of the batch, then replace the rows that they were computed from."""
+    for _ in range(ASKED_WITHIN):  # packing signals would hold it up
+        await asyncio.sleep(0)
     stage = partial(_Stage, pipeline.observe)
     with stage("signals"):
         await pipeline.publish(signal_records(folded.deltas))

@@ -17,13 +17,14 @@ from stream.item_row import ItemRow
 from stream.keys import item_key, partition_of
 from stream.marks import Mark
 from stream.pipeline import Pipeline, Rules
+from stream.ranking import Ranked
 from stream.recommend import recommend
-from stream.records import BACKFILL, Record
-from stream.signals import Kind, from_bytes
+from stream.records import BACKFILL, Outgoing, Record
+from stream.signals import Kind, from_bytes, signal_records
 from stream.state import StateMoved
 from stream.trace import Trace
 from tests.builders import T0_MS, a_record, an_item
-from tests.fakes import Crash, FakeItems, FakeStore, a_pipeline
+from tests.fakes import Crash, FakeItems, FakeRanker, FakeStore, a_pipeline
 
 
 def run(pipeline: Pipeline, records: list[Record]) -> dict[int, int]:
@@ -78,6 +79,28 @@ def test_a_micro_batch_gives_one_slate_a_user_and_asks_the_ranker_once() -> None
     assert [slate["user_id"] for slate in slates(pipeline)] == ["ada", "bob"]
     assert [len(asked.item_keys) for asked in pipeline.ranker.asked] == [5, 5]
     assert {slate["state"]["offset"] for slate in slates(pipeline)} == {4}
+
+
+def test_the_ranker_is_asked_before_signals_are_packed() -> None:
+    """It works elsewhere, and its answer is what a slate waits for."""
+    happened: list[str] = []
+
+    class Remote(FakeRanker):
+        async def rank(self, *args: Any, **kwargs: Any) -> Ranked:
+            for _ in range(3):  # a client of gRPC starts tasks before its request leaves
+                await asyncio.sleep(0)
+            happened.append("asked")
+            return await super().rank(*args, **kwargs)
+
+    def packed(deltas: bytes | bytearray) -> list[Outgoing]:
+        happened.append("packed")
+        return signal_records(deltas)
+
+    pipeline = a_pipeline(ranker=Remote("shoes", "scarf", "hat", "coat"))
+    with patch("stream.recommend.signal_records", packed):
+        run(pipeline, [a_record(0)])
+
+    assert happened == ["asked", "packed"]
 
 
 def test_without_the_ranker_the_slate_is_popular_and_says_so() -> None:

@@ -66,7 +66,7 @@ chaos: setup  ## Kill everything under 500 events/s for MINUTES (5), faults draw
 mutations: setup  ## Break each rule of the guarantee on purpose, and see what notices (ten minutes)
 	@$(BIN)/python -m tests.chaos.mutations
 
-pressure: setup  ## Two minutes at twice the capacity; one user who sends 30 % (eight minutes)
+pressure: setup  ## Two minutes at twice the capacity; one user who sends 30 % (ten minutes)
 	@$(BIN)/python -m tests.chaos.pressure
 
 statistics-cost: setup  ## What item statistics add to an event's CPU time (half an hour)

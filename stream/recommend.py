@@ -93,7 +93,7 @@ async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
 
 async def _keep(pipeline: Pipeline, folded: Folded) -> None:
     """Publish the signals of the batch, then replace the rows that they were computed from."""
-    for _ in range(ASKED_WITHIN):  # packing signals would hold it up
+    for _ in range(ASKED_WITHIN):  # or packing signals would hold up the request
         await asyncio.sleep(0)
     stage = partial(_Stage, pipeline.observe)
     with stage("signals"):

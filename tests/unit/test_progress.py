@@ -19,7 +19,7 @@ def test_elsewhere_than_on_a_terminal_each_step_is_a_line_once(
     assert captured.out == ""
 
 
-def test_on_a_terminal_a_step_takes_the_place_of_the_one_before(
+def test_on_a_terminal_a_step_is_shown_and_is_no_line_of_its_own(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")

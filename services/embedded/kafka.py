@@ -17,7 +17,7 @@ from services.errors import CommandFailed
 from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
 
-# Huge pages: a tenth less of the processor where each event is a request (docs/performance.md).
+# Huge pages: a tenth less of its processor time where each event is a request (docs/decisions.md).
 JVM = ("-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:+UseTransparentHugePages")
 # Java's second compiler halves what a request costs. It takes ten seconds of a core for that, most
 # of it in the first minute, when everything else starts as well.

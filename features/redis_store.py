@@ -8,9 +8,10 @@ The short way skips what costs most there: four protobuf messages and a datetime
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import sha1
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from feast import FeatureView, RepoConfig, ValueType
 from feast.infra.key_encoding_utils import serialize_entity_key_prefix
@@ -22,12 +23,11 @@ from feast.infra.online_stores.redis import (
 )
 from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
+from redis.exceptions import NoScriptError
 
 from features.redis_clients import blocking_client, loop_client
-from stream.state import Replacement, StateMoved
+from stream.state import Replacement, StateMoved, Written
 
-READ = Path(__file__).with_name("read.lua").read_text()
-REPLACE = Path(__file__).with_name("replace.lua").read_text()
 READ_AT_ONCE = 1000  # keys: Redis does nothing else during a script, here for a millisecond
 
 Key = str | int
@@ -40,12 +40,38 @@ class RowOnlineStoreConfig(RedisOnlineStoreConfig):
     type: Literal["features.redis_store.RowOnlineStore"] = "features.redis_store.RowOnlineStore"  # type: ignore[assignment]
 
 
-class _Call(NamedTuple):
-    """One call of a script, as it is sent."""
+class _Script(NamedTuple):
+    """A script that Redis runs."""
 
-    script: str
+    text: str
+    sha1: str
+
+    @classmethod
+    def beside(cls, name: str) -> Self:
+        """That of this folder."""
+        text = Path(__file__).with_name(name).read_text()
+        return cls(text, sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+READ = _Script.beside("read.lua")
+REPLACE = _Script.beside("replace.lua")
+
+
+class _Call(NamedTuple):
+    """
+    One call of a script: sent by its hash, and whole if Redis has forgotten it.
+
+    `redis.commands.core.Script` would load it and send the hash again, and fail if Redis was
+    restarted in between.
+    """
+
+    script: _Script
     keys: Sequence[bytes]
     arguments: Sequence[bytes | str | int]
+
+    def words(self) -> Iterator[bytes | str | int]:
+        """What follows the script on the wire."""
+        return chain([len(self.keys)], self.keys, self.arguments)
 
 
 class RowOnlineStore(RedisOnlineStore):
@@ -55,10 +81,6 @@ class RowOnlineStore(RedisOnlineStore):
     Calls block, and may come from any thread; those named ``_async`` wait on the event loop
     instead, and keep to one loop. Both send and understand the same.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._scripts: dict[tuple[Any, str], Any] = {}
 
     def read_bytes(
         self, config: RepoConfig, wanted: Sequence[tuple[FeatureView, Sequence[Key]]]
@@ -87,7 +109,8 @@ class RowOnlineStore(RedisOnlineStore):
         view: FeatureView,
         new: Mapping[Key, Replacement],
         expected: tuple[FeatureView, Mapping[Key, str]] | None = None,
-    ) -> None:
+        after: Written | None = None,
+    ) -> Written | None:
         """
         Replace the one feature of *view* for each key, all of them or none, in one round trip.
 
@@ -97,15 +120,21 @@ class RowOnlineStore(RedisOnlineStore):
         Args:
             new: The values, and what each of them replaces.
             expected: What must be applied in another view for this to be written.
+            after: The write that this one stands on: it must be there still.
+
+        Returns:
+            What the next write may stand on: the last of *new*; *after* if there is none.
 
         Raises:
             StateMoved: If anything expected is not so. Nothing is written.
             redis.RedisError: If Redis does not answer after the retries. All or nothing may have
                 been written.
         """
-        if new:
-            call = _replacement(config, view, new, expected)
-            _require_unmoved(self._send(config, call))
+        if not new:
+            return after
+        call = _replacement(config, view, new, expected, after)
+        _require_unmoved(self._send(config, call))
+        return _written(config, view, new)
 
     async def replace_bytes_async(
         self,
@@ -113,25 +142,28 @@ class RowOnlineStore(RedisOnlineStore):
         view: FeatureView,
         new: Mapping[Key, Replacement],
         expected: tuple[FeatureView, Mapping[Key, str]] | None = None,
-    ) -> None:
+        after: Written | None = None,
+    ) -> Written | None:
         """As `replace_bytes`. If it is cancelled, all or nothing may have been written."""
-        if new:
-            call = _replacement(config, view, new, expected)
-            _require_unmoved(await self._send_async(config, call))
+        if not new:
+            return after
+        call = _replacement(config, view, new, expected, after)
+        _require_unmoved(await self._send_async(config, call))
+        return _written(config, view, new)
 
     def _send(self, config: RepoConfig, call: _Call) -> Any:
         client = self._get_client(config.online_store)
-        return self._script(client, call.script)(call.keys, call.arguments)
+        try:
+            return client.evalsha(call.script.sha1, *call.words())
+        except NoScriptError:
+            return client.eval(call.script.text, *call.words())
 
     async def _send_async(self, config: RepoConfig, call: _Call) -> Any:
         client = await self._get_client_async(config.online_store)
-        return await self._script(client, call.script)(call.keys, call.arguments)
-
-    def _script(self, client: Any, script: str) -> Any:
-        """The script, which redis-py sends by its hash, and whole if Redis has forgotten it."""
-        if (client, script) not in self._scripts:
-            self._scripts[client, script] = client.register_script(script)
-        return self._scripts[client, script]
+        try:
+            return await client.evalsha(call.script.sha1, *call.words())
+        except NoScriptError:
+            return await client.eval(call.script.text, *call.words())
 
     def _get_client(self, online_store_config: RedisOnlineStoreConfig) -> Any:
         """Feast's client, with timeouts and retries that a connection string cannot express."""
@@ -177,16 +209,43 @@ def _replacement(
     view: FeatureView,
     new: Mapping[Key, Replacement],
     expected: tuple[FeatureView, Mapping[Key, str]] | None,
+    after: Written | None,
 ) -> _Call:
-    other, applied = expected or (view, {})
+    keys = _redis_keys(config, view, list(new))
     field, timestamp_field = _fields(view)
     arguments: list[bytes | str | int] = [len(new), _timestamp(datetime.now(UTC))]
-    arguments += [_applied_field(view), timestamp_field, field, _applied_field(other)]
+    arguments += [_applied_field(view), timestamp_field, field]
     for row in new.values():
         value = Value(bytes_val=row.value).SerializeToString()
         arguments += (row.expected, row.applied, value)
-    keys = _redis_keys(config, view, list(new)) + _redis_keys(config, other, list(applied))
-    return _Call(REPLACE, keys, [*arguments, *applied.values()])
+    for other in _others(config, expected, after):
+        redis_key, applied_field = other.key
+        keys.append(redis_key)
+        arguments += (applied_field, other.applied)
+    return _Call(REPLACE, keys, arguments)
+
+
+def _others(
+    config: RepoConfig,
+    expected: tuple[FeatureView, Mapping[Key, str]] | None,
+    after: Written | None,
+) -> Iterator[Written]:
+    """All that is compared without being replaced."""
+    if expected is not None:
+        view, applied = expected
+        for redis_key, one in zip(
+            _redis_keys(config, view, list(applied)), applied.values(), strict=True
+        ):
+            yield Written((redis_key, _applied_field(view)), one)
+    if after is not None:
+        yield after
+
+
+def _written(config: RepoConfig, view: FeatureView, new: Mapping[Key, Replacement]) -> Written:
+    """Of what has been written, the last: the script writes in their order."""
+    *_, key = new
+    (redis_key,) = _redis_keys(config, view, [key])
+    return Written((redis_key, _applied_field(view)), new[key].applied)
 
 
 def _require_unmoved(moved: bytes | None) -> None:

@@ -1,12 +1,12 @@
 -- Compare-and-set of many hashes: all of them or none. See RowOnlineStore.replace_bytes.
 -- KEYS: the hashes to replace, then those that are only compared.
 -- ARGV: what is the same for all: how many are replaced; their timestamp; the fields of what is
--- applied to them, of their timestamp and of their value; of what is applied to the others. Then for
--- each that is replaced: what must be applied, what will be, the value; for each other: what must be.
+-- applied to them, of their timestamp and of their value. Then for each that is replaced: what must
+-- be applied, what will be, the value; for each other: the field of what is applied, what must be.
 -- Returns what has moved; nothing if all is written.
 local REPLACED, TIMESTAMP = tonumber(ARGV[1]), ARGV[2]
-local APPLIED, TIMESTAMP_FIELD, VALUE_FIELD, OTHERS_APPLIED = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local FIRST = 7
+local APPLIED, TIMESTAMP_FIELD, VALUE_FIELD = ARGV[3], ARGV[4], ARGV[5]
+local FIRST = 6
 local FIRST_OTHER = FIRST + REPLACED * 3
 
 local function difference(i, field, expected)
@@ -24,7 +24,8 @@ for i = 1, REPLACED do
 end
 if written then moved = nil end -- the same call again, whose answer was lost on the way
 for i = REPLACED + 1, #KEYS do
-  moved = moved or difference(i, OTHERS_APPLIED, ARGV[FIRST_OTHER + i - REPLACED - 1])
+  local at = FIRST_OTHER + (i - REPLACED - 1) * 2
+  moved = moved or difference(i, ARGV[at], ARGV[at + 1])
 end
 if moved then return moved end
 

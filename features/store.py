@@ -12,7 +12,7 @@ import yaml
 from redis.exceptions import RedisError as StoreError
 
 from features.importing import import_feast
-from stream.state import Replacement
+from stream.state import Replacement, Written
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -31,7 +31,8 @@ class FeatureRows(Generic[K]):
 
     Calls block, and may come from any thread. Redis is asked again for a few seconds when it does
     not answer; then its error, a `StoreError`, is raised as it is. Writes are compare-and-set, all
-    or nothing: they raise `StateMoved`, and write nothing, if any value is not the expected one.
+    or nothing: they raise `StateMoved`, and write nothing, if any value is not the expected one, or
+    the write that they stand on is gone. They return what the next one may stand on.
 
     Args:
         store: Feast's own store, with our definitions registered.
@@ -94,16 +95,26 @@ class FeatureRows(Generic[K]):
         return rows, marks
 
     def write_rows(
-        self, rows: Mapping[K, Replacement], expected_marks: Mapping[int, str] | None = None
-    ) -> None:
+        self,
+        rows: Mapping[K, Replacement],
+        expected_marks: Mapping[int, str] | None = None,
+        after: Written | None = None,
+    ) -> Written | None:
         """Replace rows, while the marks of their partitions are still the expected ones."""
-        self._online.replace_bytes(
-            self._config, self._rows, rows, (self._marks, expected_marks or {})
+        expected = self._marks, expected_marks or {}
+        written: Written | None = self._online.replace_bytes(
+            self._config, self._rows, rows, expected, after
         )
+        return written
 
-    def write_marks(self, marks: Mapping[int, Replacement]) -> None:
+    def write_marks(
+        self, marks: Mapping[int, Replacement], after: Written | None = None
+    ) -> Written | None:
         """Replace marks."""
-        self._online.replace_bytes(self._config, self._marks, marks)
+        written: Written | None = self._online.replace_bytes(
+            self._config, self._marks, marks, after=after
+        )
+        return written
 
     def close(self) -> None:
         """Close the connections."""
@@ -138,16 +149,26 @@ class AsyncRows(Generic[K]):
         return rows, marks
 
     async def write_rows(
-        self, rows: Mapping[K, Replacement], expected_marks: Mapping[int, str]
-    ) -> None:
+        self,
+        rows: Mapping[K, Replacement],
+        expected_marks: Mapping[int, str],
+        after: Written | None = None,
+    ) -> Written | None:
         """Replace rows, while the marks of their partitions are still the expected ones."""
-        await self._online.replace_bytes_async(
-            self._config, self._rows, rows, (self._marks, expected_marks)
+        expected = self._marks, expected_marks
+        written: Written | None = await self._online.replace_bytes_async(
+            self._config, self._rows, rows, expected, after
         )
+        return written
 
-    async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
+    async def write_marks(
+        self, marks: Mapping[int, Replacement], after: Written | None = None
+    ) -> Written | None:
         """Replace marks."""
-        await self._online.replace_bytes_async(self._config, self._marks, marks)
+        written: Written | None = await self._online.replace_bytes_async(
+            self._config, self._marks, marks, after=after
+        )
+        return written
 
     async def aclose(self) -> None:
         """Close the connections, in the event loop that has used them."""

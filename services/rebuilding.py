@@ -35,7 +35,7 @@ from stream.history import Outcome, UserRow
 from stream.items import InvalidItem, parse_item
 from stream.marks import Mark
 from stream.signals import NO_DELTAS, signal_records
-from stream.state import Replacement
+from stream.state import Replacement, Written
 from stream.topics import with_prefix
 
 ROWS_AT_ONCE = 500
@@ -169,13 +169,15 @@ class Folding:
         return signals
 
     def write(self, users: FeatureRows[str], ends: Mapping[int, int]) -> None:
-        """Write all of it into an empty state: rows first, as workers do."""
+        """Write all of it into an empty state, each write on the one before it, as workers do."""
+        written: Written | None = None
         rows = iter(self.rows.items())
         while chunk := dict(islice(rows, ROWS_AT_ONCE)):
             for row in chunk.values():
                 row.settle(ends[row.partition])
-            users.write_rows(
-                {user: Replacement(row.to_bytes(), "", row.applied) for user, row in chunk.items()}
+            written = users.write_rows(
+                {user: Replacement(row.to_bytes(), "", row.applied) for user, row in chunk.items()},
+                after=written,
             )
         for partition, mark in self.marks.items():
             mark.next_offset = ends[partition]
@@ -184,7 +186,8 @@ class Folding:
                 partition: Replacement(mark.to_bytes(), "", mark.applied)
                 for partition, mark in self.marks.items()
                 if mark.next_offset
-            }
+            },
+            after=written,
         )
 
     def _fold(self, one: Decoded) -> tuple[Outcome, bytes]:

@@ -1,8 +1,9 @@
 """
 The owner of items: takes in `signals.v1` and keeps the rows of the items on its partitions.
 
-What has arrived is folded into rows in memory; the rows that changed are replaced, then the
+What has arrived is folded into rows in memory; the rows it touched are replaced, then the
 trending lists, then the marks. Whatever is killed, a repeat finds in each row how far it has come.
+Each write stands on the one before it: if the store has lost that one, nothing more is written.
 
 Slates are made on the same thread and wait for the same Redis, and they are in a hurry: statistics
 are made in short turns, with rests between them, and written a part at a time.
@@ -21,7 +22,7 @@ from stream.item_row import ItemRow, by_item
 from stream.marks import Mark, OwnMarks, take_over
 from stream.records import Record
 from stream.signals import Deltas, from_bytes
-from stream.state import Replacement
+from stream.state import Replacement, Written
 from stream.trending import Trending
 
 WRITTEN_AT_ONCE = 128  # rows: Redis does nothing else for a millisecond
@@ -38,10 +39,16 @@ class ItemStore(Protocol):
     ) -> tuple[list[bytes | None], list[bytes | None]]: ...
 
     async def write_rows(
-        self, rows: Mapping[int, Replacement], expected_marks: Mapping[int, str], /
-    ) -> None: ...
+        self,
+        rows: Mapping[int, Replacement],
+        expected_marks: Mapping[int, str],
+        after: Written | None,
+        /,
+    ) -> Written | None: ...
 
-    async def write_marks(self, marks: Mapping[int, Replacement], /) -> None: ...
+    async def write_marks(
+        self, marks: Mapping[int, Replacement], after: Written | None, /
+    ) -> Written | None: ...
 
 
 class ItemStatistics:
@@ -108,12 +115,12 @@ class ItemStatistics:
             np.unique(np.concatenate(said)["item_key"]).tolist(),
             sorted({record.partition for record in records}),
         )
-        news = await self._fold(records, said, self._marks.expected(marks))
+        news, written = await self._fold(records, said, self._marks.expected(marks))
         for place, record in enumerate(records):
             outcome = Outcome.FOLDED if place in news else Outcome.DUPLICATE
             marks[record.partition].settle(record.offset, outcome)
-        await self._write_lists(marks)
-        await self._items.write_marks(self._marks.replacements(marks))
+        written = await self._write_lists(marks, written)
+        await self._items.write_marks(self._marks.replacements(marks), written)
         self._marks.wrote(marks)
         self._forget()
         return {partition: mark.next_offset for partition, mark in marks.items()}
@@ -129,37 +136,36 @@ class ItemStatistics:
 
     async def _fold(
         self, records: Sequence[Record], said: Sequence[Deltas], expected_marks: Mapping[int, str]
-    ) -> set[int]:
+    ) -> tuple[set[int], Written | None]:
         """Fold, list and replace one item after the other; which *records* were news."""
-        turns, news = _Turns(), set[int]()
-        changed: dict[int, Replacement] = {}
+        turns, news, written = _Turns(), set[int](), None
+        touched: dict[int, Replacement] = {}
         for heard in by_item(said):
             row = self._rows[heard.item_key]
             stored = row.applied
             news |= heard.fold_into(row, records)
-            if (applied := row.applied) != stored:
-                changed[heard.item_key] = Replacement(row.to_bytes(), stored, applied)
+            # Even if it is no news: a row that is owed to an earlier attempt is compared, too.
+            touched[heard.item_key] = Replacement(row.to_bytes(), stored, row.applied)
             if heard.counts:  # even if it is no news: a crash may have come before the lists
                 self._list(heard.item_key, row)
-            if len(changed) == WRITTEN_AT_ONCE:
-                await self._items.write_rows(changed, expected_marks)
-                changed = {}
+            if len(touched) == WRITTEN_AT_ONCE:
+                written = await self._items.write_rows(touched, expected_marks, written)
+                touched = {}
             await turns.rest()
-        await self._items.write_rows(changed, expected_marks)
-        return news
+        return news, await self._items.write_rows(touched, expected_marks, written)
 
     def _list(self, key: int, row: ItemRow) -> None:
         """Place an item in the trending lists of its partition."""
         self._lists[row.partition].put(key, row.log_interest(), self._category_of(key))
 
-    async def _write_lists(self, marks: Mapping[int, Mark]) -> None:
+    async def _write_lists(self, marks: Mapping[int, Mark], rows: Written | None) -> Written | None:
         """Replace the trending lists of the partitions that *marks* are of."""
         replacements = {}
         for partition, mark in marks.items():
             lists = self._lists[partition]
             stored, lists.next_offset = lists.applied, mark.next_offset
             replacements[partition] = Replacement(lists.to_bytes(), stored, lists.applied)
-        await self._trending.write_rows(replacements, self._marks.expected(marks))
+        return await self._trending.write_rows(replacements, self._marks.expected(marks), rows)
 
     def _forget(self) -> None:
         """Keep in memory the items touched last."""

@@ -12,7 +12,7 @@ from stream.deployments import Deployment
 from stream.marks import OwnMarks
 from stream.ranking import Answer, Ranker
 from stream.records import Outgoing
-from stream.state import Replacement
+from stream.state import Replacement, Written
 
 
 class RowStore(Protocol):
@@ -20,7 +20,8 @@ class RowStore(Protocol):
     Users' rows and partitions' marks: the only state there is.
 
     A write is a compare-and-set, all of it or nothing, and returns when the store has acknowledged
-    it. It raises `StateMoved`, and has written nothing, if any value is not the expected one.
+    it. It raises `StateMoved`, and has written nothing, if any value is not the expected one, or if
+    the write that it stands on is gone.
     """
 
     async def read(
@@ -31,12 +32,14 @@ class RowStore(Protocol):
 
     async def write_rows(
         self, rows: Mapping[str, Replacement], expected_marks: Mapping[int, str]
-    ) -> None:
+    ) -> Written | None:
         """Replace rows while the marks of their partitions are still the expected ones."""
         ...
 
-    async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
-        """Replace marks."""
+    async def write_marks(
+        self, marks: Mapping[int, Replacement], after: Written | None
+    ) -> Written | None:
+        """Replace marks, standing on the rows that they speak for."""
         ...
 
 

@@ -20,7 +20,7 @@ from stream.records import Outgoing, Record
 from stream.retrieve import retrieve
 from stream.signals import signal_records
 from stream.slate import Slate, make_slates
-from stream.state import Replacement
+from stream.state import Replacement, Written
 from stream.trace import trace_of
 
 log = structlog.get_logger()
@@ -35,6 +35,7 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
     The order of effects is the guarantee (docs/architecture.md): signals before the rows that they
     come from, rows before slates, the mark last, so that whatever is killed, a repeat finds the
     rows and does the rest again. Ranking has no effect, so it goes on beside the first two.
+    The mark is written only while the rows are there: a store may lose them and go on.
 
     Args:
         pipeline: What to work with.
@@ -55,7 +56,7 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
     with stage("fold"):
         folded = fold(decoded, rows, marks)
         del decoded  # the events: what is freed late is freed when no cache has it any more
-    ranking, _ = await asyncio.gather(_rank(pipeline, folded), _keep(pipeline, folded))
+    ranking, kept = await asyncio.gather(_rank(pipeline, folded), _keep(pipeline, folded))
     with stage("slate"):
         made = _Made()
         for slate in make_slates(pipeline, folded, ranking):
@@ -64,7 +65,7 @@ async def recommend(pipeline: Pipeline, records: Sequence[Record]) -> Mapping[in
         with stage("publish"):
             await pipeline.publish([*made.records, *_moved(pipeline, folded)])
         with stage("mark"):
-            await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks))
+            await pipeline.store.write_marks(pipeline.marks.replacements(folded.marks), kept)
             pipeline.marks.wrote(folded.marks)
     pipeline.shadow.compare(ranking.answers)  # the slates are out: nobody waits for it
     _tell(pipeline, folded, ranking, made)
@@ -91,7 +92,7 @@ async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
         return await retrieve(pipeline, folded, ranking)
 
 
-async def _keep(pipeline: Pipeline, folded: Folded) -> None:
+async def _keep(pipeline: Pipeline, folded: Folded) -> Written | None:
     """Publish the signals of the batch, then replace the rows that they were computed from."""
     for _ in range(ASKED_WITHIN):  # or packing signals would hold up the request
         await asyncio.sleep(0)
@@ -99,7 +100,7 @@ async def _keep(pipeline: Pipeline, folded: Folded) -> None:
     with stage("signals"):
         await pipeline.publish(signal_records(folded.deltas))
     with stage("write"):
-        await pipeline.store.write_rows(
+        return await pipeline.store.write_rows(
             {
                 user: Replacement(row.to_bytes(), stored, row.applied)
                 for user, stored in folded.stored.items()

@@ -1,6 +1,9 @@
-"""What keeps state from having two writers: a value is replaced only if it is as it was read."""
+"""
+What keeps state whole: a value is replaced only if it is as it was read, and if what was written
+before it is still there.
+"""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class StateMoved(Exception):
@@ -24,4 +27,20 @@ class Replacement(NamedTuple):
 
     value: bytes
     expected: str
+    applied: str
+
+
+class Written(NamedTuple):
+    """
+    The last value of a write that the store has acknowledged, for the next write to stand on.
+
+    A store may lose what it has acknowledged: a replica takes over, a log is torn by a crash. It
+    loses from the end, so while this value is there, so is all that was written before it.
+
+    Attributes:
+        key: Where it lies, in the store's own terms.
+        applied: What it names as applied.
+    """
+
+    key: Any
     applied: str

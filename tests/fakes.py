@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from stream.marks import OwnMarks
 from stream.pipeline import Pipeline, Rules
 from stream.ranking import Answer, Ranked, RankerInput, RankerUnavailable
 from stream.records import Outgoing
-from stream.state import Replacement, StateMoved
+from stream.state import Replacement, StateMoved, Written
 from tests.builders import an_item
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -41,13 +42,24 @@ class Interruptible:
 
 
 class FakeStore(Interruptible):
-    """Rows and marks in memory. Effects: rows, marks."""
+    """
+    Rows and marks in memory. Effects: rows, marks.
 
-    def __init__(self) -> None:
+    Args:
+        beside: A store that this one loses its newest writes with.
+    """
+
+    def __init__(self, beside: "FakeStore | None" = None) -> None:
         super().__init__()
         self.rows: dict[str, bytes] = {}
         self.marks: dict[int, bytes] = {}
         self.applied: dict[Any, str] = {}  # by user, and by partition
+        self._undo: list[Callable[[], None]] = beside._undo if beside else []
+
+    def lose(self, writes: int) -> None:
+        """Come back as it was so many *writes* ago, or as it was at first."""
+        for _ in range(min(writes, len(self._undo))):
+            self._undo.pop()()
 
     async def read(
         self, user_ids: Sequence[str], partitions: Sequence[int]
@@ -55,25 +67,53 @@ class FakeStore(Interruptible):
         return [self.rows.get(u) for u in user_ids], [self.marks.get(p) for p in partitions]
 
     async def write_rows(
-        self, rows: Mapping[str, Replacement], expected_marks: Mapping[int, str]
-    ) -> None:
+        self,
+        rows: Mapping[str, Replacement],
+        expected_marks: Mapping[int, str],
+        after: Written | None = None,
+    ) -> Written | None:
         await self.reach("before rows")
-        self._replace(self.rows, rows, expected_marks)
+        written = self._replace(self.rows, rows, expected_marks, after)
         await self.reach("after rows")
+        return written
 
-    async def write_marks(self, marks: Mapping[int, Replacement]) -> None:
+    async def write_marks(
+        self, marks: Mapping[int, Replacement], after: Written | None
+    ) -> Written | None:
         await self.reach("before marks")
-        self._replace(self.marks, marks, {})
+        written = self._replace(self.marks, marks, {}, after)
         await self.reach("after marks")
+        return written
 
     def _replace(
-        self, stored: dict[Any, bytes], new: Mapping[Any, Replacement], expected: Mapping[Any, str]
-    ) -> None:
+        self,
+        stored: dict[Any, bytes],
+        new: Mapping[Any, Replacement],
+        expected: Mapping[Any, str],
+        after: Written | None,
+    ) -> Written | None:
         expected = {**expected, **{key: one.expected for key, one in new.items()}}
         if any(self.applied.get(key, "") != applied for key, applied in expected.items()):
             raise StateMoved("test")
+        if after is not None:
+            store, key = after.key
+            if store.applied.get(key, "") != after.applied:
+                raise StateMoved("what this stands on is gone")
+        if not new:
+            return after
+        before = [(stored, {**stored}), (self.applied, {**self.applied})]
+        self._undo.append(partial(_restore, before))
         stored.update({key: one.value for key, one in new.items()})
         self.applied.update({key: one.applied for key, one in new.items()})
+        *_, last = new
+        return Written((self, last), new[last].applied)
+
+
+def _restore(contents: Sequence[tuple[dict[Any, Any], dict[Any, Any]]]) -> None:
+    """Put back what was in each of some dicts."""
+    for where, what in contents:
+        where.clear()
+        where.update(what)
 
 
 class FakeItems:

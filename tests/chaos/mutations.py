@@ -106,7 +106,7 @@ MUTATIONS = (
                 "stream/recommend.py",
                 '        with stage("publish"):\n',
                 "        await pipeline.store.write_marks("
-                "pipeline.marks.replacements(folded.marks))\n"
+                "pipeline.marks.replacements(folded.marks), kept)\n"
                 "        pipeline.marks.wrote(folded.marks)\n"
                 '        with stage("publish"):\n',
             ),
@@ -114,7 +114,7 @@ MUTATIONS = (
                 "stream/recommend.py",
                 '        with stage("mark"):\n'
                 "            await pipeline.store.write_marks("
-                "pipeline.marks.replacements(folded.marks))\n"
+                "pipeline.marks.replacements(folded.marks), kept)\n"
                 "            pipeline.marks.wrote(folded.marks)\n",
                 "",
             ),
@@ -126,9 +126,19 @@ MUTATIONS = (
             Edit(
                 "stream/recommend.py",
                 "            await pipeline.store.write_marks("
-                "pipeline.marks.replacements(folded.marks))\n"
+                "pipeline.marks.replacements(folded.marks), kept)\n"
                 "            pipeline.marks.wrote(folded.marks)\n",
                 "            pass\n",
+            )
+        ],
+    ),
+    Mutation(
+        "a mark is written whether its rows are there or not",
+        [
+            Edit(
+                "stream/recommend.py",
+                "pipeline.marks.replacements(folded.marks), kept)\n",
+                "pipeline.marks.replacements(folded.marks), None)\n",
             )
         ],
     ),

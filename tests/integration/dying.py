@@ -10,7 +10,7 @@ from features.store import AsyncRows
 THE_OTHER_LANE_TAKES_S = 1.0
 
 
-async def dying(self: AsyncRows[Any], marks: Any) -> None:
+async def dying(self: AsyncRows[Any], marks: Any, after: Any) -> None:
     """In place of `write_marks`, of users or of items, once the other lane can come no further."""
     await asyncio.sleep(THE_OTHER_LANE_TAKES_S)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -32,6 +32,12 @@ class OwnRedis:
             [server, *options, *self._options], cwd=self._directory, stdout=subprocess.DEVNULL
         )
 
+    @property
+    def log(self) -> Path:
+        """The file that it appends to."""
+        (log,) = (self._directory / "appendonlydir").glob("*.incr.aof")
+        return log
+
     def kill(self) -> None:
         self.popen.send_signal(signal.SIGKILL)
         self.popen.wait()

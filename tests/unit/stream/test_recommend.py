@@ -358,6 +358,10 @@ def as_records(drawn: list[tuple[str, str, int, int, str]]) -> list[Record]:
     return records
 
 
+def stored_marks(store: FakeStore) -> dict[int, int]:
+    return {p: Mark.from_bytes(raw).next_offset for p, raw in store.marks.items()}
+
+
 def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Record]:
     return [r for r in records if r.offset >= committed.get(r.partition, 0)]
 
@@ -415,6 +419,63 @@ def test_a_crash_anywhere_changes_nothing(
         assert actual.to_bytes() == expected.to_bytes()
     last = {slate["user_id"]: slate["state"] for slate in slates(shaken)}
     assert last == {slate["user_id"]: slate["state"] for slate in slates(calm)}
+
+
+@pytest.mark.parametrize("moment", ["after rows", "before slates", "after slates", "before marks"])
+def test_a_mark_speaks_for_no_rows_that_the_store_has_lost(moment: str) -> None:
+    """Its own comparison holds: the mark is older than the rows, and was not lost with them."""
+    pipeline = a_pipeline()
+    run(pipeline, [a_record(0)])
+
+    async def lose() -> None:
+        pipeline.store.lose(writes=1)
+
+    pipeline.store.meanwhile = pipeline.publish.meanwhile = (moment, lose)
+    with pytest.raises(StateMoved):
+        run(pipeline, [a_record(1)])
+
+    run(a_pipeline(store=pipeline.store), [a_record(1)])
+    row = UserRow.from_bytes(pipeline.store.rows["ada"])
+    assert row.lists["interactions"]["offset"].tolist() == [0, 1]
+    assert counts(pipeline) == [2, 0, 0, 0, 0]
+
+
+@thorough
+@patch.dict(LIMITS, dict.fromkeys(LIMITS, 2))
+@given(traffic, st.data())
+def test_a_store_that_loses_its_newest_writes_at_any_moment_changes_nothing(
+    drawn: list[tuple[str, str, int, int, str]], data: st.DataObject
+) -> None:
+    """Acknowledged and gone, as a replica's that takes over: whoever wrote them notices."""
+    records = as_records(drawn)
+    calm = a_pipeline()
+    run(calm, records)
+    store, losses = FakeStore(), 0
+    shaken = a_pipeline(store=store)
+
+    async def lose() -> None:
+        nonlocal losses
+        losses += 1
+        store.meanwhile = shaken.publish.meanwhile = None
+        store.lose(data.draw(st.integers(1, 5), label="writes lost"))
+
+    while left := after_the_mark(records, stored_marks(store)):
+        moment = data.draw(st.sampled_from(MOMENTS), label="lost")
+        lost = (moment, lose) if losses < 10 else None
+        store.meanwhile = shaken.publish.meanwhile = lost
+        try:
+            run(shaken, left[: data.draw(st.integers(1, 10), label="batch")])
+        except StateMoved:
+            shaken = a_pipeline(store=store, publish=shaken.publish)
+
+    assert stored_marks(store) == stored_marks(calm.store)
+    assert counts(shaken) == counts(calm)
+    assert signals(shaken) == signals(calm)
+    for user, raw in calm.store.rows.items():
+        expected, actual = UserRow.from_bytes(raw), UserRow.from_bytes(store.rows[user])
+        for row in (actual, expected):
+            row.settle(10**9)
+        assert actual.to_bytes() == expected.to_bytes()
 
 
 @thorough

@@ -19,7 +19,7 @@ import numpy as np
 
 from stream.history import Outcome
 from stream.item_row import ItemRow, by_item
-from stream.marks import Mark, OwnMarks, take_over
+from stream.marks import Mark, OwnMarks, require_no_older, take_over
 from stream.records import Record
 from stream.signals import Deltas, from_bytes
 from stream.state import Replacement, Written
@@ -124,6 +124,10 @@ class ItemStatistics:
         self._marks.wrote(marks)
         self._forget()
         return {partition: mark.next_offset for partition, mark in marks.items()}
+
+    async def require_no_older(self) -> None:
+        """As `stream.marks.require_no_older`, of the partitions that this worker owns."""
+        await require_no_older(self._items, self._marks)
 
     async def _load(self, keys: Sequence[int], partitions: Sequence[int]) -> dict[int, Mark]:
         """Read what is not in memory of the items *keys*, and the marks of *partitions*."""

@@ -168,6 +168,24 @@ async def take_over(store: MarkStore, marks: OwnMarks, partitions: Sequence[int]
     return {partition: mark.next_offset for partition, mark in own.items()}
 
 
+async def require_no_older(store: MarkStore, marks: OwnMarks) -> None:
+    """
+    Notice that *store* has come back older though no batch comes that would read its mark.
+
+    A mark that is further than this worker left it, or leaves it meanwhile, is no concern here.
+
+    Raises:
+        StateMoved: If a mark is older than this worker has left it.
+    """
+    positions = marks.positions()
+    _, stored = await store.read([], list(positions))
+    for (partition, left_at), raw in zip(positions.items(), stored, strict=True):
+        if (found := Mark.from_bytes(raw).next_offset) < left_at:
+            raise StateMoved(
+                f"the mark of partition {partition} is at {found}, this worker left it at {left_at}"
+            )
+
+
 def _differing(stored: LogId, ours: LogId) -> str:
     return ", ".join(
         f"{name} {was or 'unknown'}, now {now or 'unknown'}"

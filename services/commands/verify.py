@@ -10,10 +10,11 @@ from rich.console import Console
 from services import states
 from services.connection import connect
 from services.display.progress import reported
+from services.display.wide_console import wide_console
 from services.errors import CommandFailed
 from services.settings import WorkerSettings
 from services.verification.recorded import RecordedTopic
-from services.verification.report import Report
+from services.verification.report import FIRST, Report
 from stream import topics
 from stream.topics import with_prefix
 
@@ -22,8 +23,12 @@ from stream.topics import with_prefix
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--slates", is_flag=True, help="Instead: replay the slates traced on trace.v1.")
 @click.option("--show-ids", is_flag=True, help="Name users by their ids, not by a hash.")
+@click.option("--first", type=click.IntRange(1), default=FIRST, show_default=True, metavar="N",
+              help="Print the first N differences.")  # fmt: skip
 @click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path))
-def verify(slates: bool, json_path: Path | None, show_ids: bool, data_dir: Path | None) -> None:
+def verify(
+    slates: bool, json_path: Path | None, show_ids: bool, first: int, data_dir: Path | None
+) -> None:
     """
     Fold the whole log again, and compare with what is served; the system may go on meanwhile.
 
@@ -38,7 +43,7 @@ def verify(slates: bool, json_path: Path | None, show_ids: bool, data_dir: Path 
     Exit code 1: something differs. 2: something could not be checked.
     """
     settings = connect(WorkerSettings, data_dir=data_dir)
-    report = Report(show_ids=show_ids)
+    report = Report(show_ids=show_ids, first=first)
     if slates:
         _verify_slates(settings, report)
     else:
@@ -47,7 +52,7 @@ def verify(slates: bool, json_path: Path | None, show_ids: bool, data_dir: Path 
         took_s = time.monotonic() - began_s
         folded = report.counts["events folded"]
         click.echo(f"{folded:,} events in {took_s:.1f} s: {folded / took_s:,.0f} a second.")
-    report.show(Console(highlight=False))
+    report.show(wide_console(highlight=False))
     if json_path is not None:
         report.write_json(json_path)
     sys.exit(report.exit_code)

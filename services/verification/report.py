@@ -13,7 +13,7 @@ from rich.table import Table
 
 from services.display.rendering import safe_text
 
-SHOWN = 10
+FIRST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Report:
     Fills while a verification goes on.
 
     Attributes:
+        show_ids: Whether users are called by their ids.
+        first: How many differences are kept.
         counts: What was compared, by name, in the order of first counting.
         differences: The first of them.
         different: How many there are.
@@ -49,6 +51,7 @@ class Report:
     """
 
     show_ids: bool = False
+    first: int = FIRST
     counts: Counter[str] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
     different: int = 0
@@ -61,7 +64,7 @@ class Report:
     def differ(self, what: str, subject: str, where: str, stored: object, folded: object) -> None:
         """Note a difference."""
         self.different += 1
-        if len(self.differences) < SHOWN:
+        if len(self.differences) < self.first:
             one = Difference(what, subject, where, safe_text(str(stored)), safe_text(str(folded)))
             self.differences.append(one)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from features.store import StoreError
 from services.health import Check, Health
 from services.kafka.follow import Follower
 from services.settings import WorkerSettings
@@ -22,12 +23,13 @@ from stream import topics
 from stream.agents import add_keep_items, add_refresh_slates, new_app
 from stream.consume import Handle, MicroBatches
 from stream.item_statistics import ItemStatistics
-from stream.marks import take_over
+from stream.marks import require_no_older, take_over
 from stream.pipeline import Pipeline
 from stream.topics import with_prefix
 
 log = structlog.get_logger()
 
+LOOK_AT_MARKS_EVERY_S = 5.0
 GC_THRESHOLD = 50_000  # objects: micro-batches at work have as many, which die with them
 
 
@@ -56,6 +58,7 @@ async def consume(
 
     Raises:
         ConsumerHangs: If the consumer fetches nothing any more while Kafka answers.
+        StateMoved: If the store has come back older, be it while no record comes.
         Exception: Whatever ended a micro-batch, a follower or the app. Nothing of that batch is
             committed.
     """
@@ -96,6 +99,7 @@ async def consume(
         health.keep_asking(checks(assigned=lambda: batches.assigned), metrics.set_dependency)
     )
     listening = asyncio.create_task(_silence(settings, app, pipeline).listen())
+    looking = asyncio.create_task(_look_at_marks(pipeline, statistics))
     try:
         # When a rebuilt state goes live we end, and whoever restarts us starts us on that one.
         while not (stopping.is_set() or app.crashed or replaced()):
@@ -104,6 +108,8 @@ async def consume(
                 # Said at once: to stop what hangs may be the end of the process.
                 log.error("consumer_hangs", reason=str(listening.exception()))
                 listening.result()
+            if looking.done():
+                looking.result()
             for follower in followers:
                 follower.check()
             metrics.set_lags(topics.EVENTS, batches.lag())
@@ -113,6 +119,7 @@ async def consume(
     finally:
         asking.cancel()
         listening.cancel()
+        looking.cancel()
         await _stop_in_time(app, (batches, items), settings.worker_stop_timeout_s)
     # Faust calls it a crash if our end, or a rebalance, cuts a fetch short.
     cut_short = isinstance(app.crash_reason, asyncio.CancelledError)
@@ -134,6 +141,15 @@ def _silence(settings: WorkerSettings, app: Any, pipeline: Pipeline) -> Silence:
         fetched_s=lambda: app.consumer.fetched_s,
         positions=positions,
     )
+
+
+async def _look_at_marks(pipeline: Pipeline, statistics: ItemStatistics) -> None:
+    """A partition without news would learn of a store that is older with its next record only."""
+    while True:
+        await asyncio.sleep(LOOK_AT_MARKS_EVERY_S)
+        with suppress(StoreError):  # batches complain of that, and the readiness
+            await require_no_older(pipeline.store, pipeline.marks)
+            await statistics.require_no_older()
 
 
 async def _stop_in_time(app: Any, batches: Sequence[MicroBatches], within_s: float) -> None:

@@ -211,10 +211,11 @@ async def test_a_worker_that_wakes_up_after_its_session_changes_nothing(
     ledger.assert_exact()
 
 
+@pytest.mark.parametrize("events_after", [300, 0])
 async def test_a_redis_that_comes_back_older_stops_the_worker_and_the_next_one_rewinds(
-    environment: dict[str, str], process: Processes
+    environment: dict[str, str], process: Processes, events_after: int
 ) -> None:
-    """A failover to a replica that was behind, or a restored snapshot."""
+    """A failover to a replica that was behind, or a restored snapshot; at noon, and at night."""
     ledger = Ledger(environment)
     worker = process("worker", worker_instance_id="w", batch_size=20).wait_ready()
     ledger.send_many(USERS, 300)
@@ -223,7 +224,7 @@ async def test_a_redis_that_comes_back_older_stops_the_worker_and_the_next_one_r
     ledger.send_many(USERS, 300)
     await eventually(ledger.settled)
     restore()
-    ledger.send_many(USERS, 300)
+    ledger.send_many(USERS, events_after)
 
     assert await asyncio.to_thread(worker.popen.wait, 30) == 1
     assert "StateMoved" in worker.output

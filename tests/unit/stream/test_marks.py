@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from stream.history import Outcome
-from stream.marks import LogId, LogMismatch, Mark, OwnMarks, take_over
+from stream.marks import LogId, LogMismatch, Mark, OwnMarks, require_no_older, take_over
 from stream.state import StateMoved
 from tests.fakes import FakeStore
 
@@ -47,6 +47,27 @@ def test_a_mark_that_is_not_as_it_was_left_stops_the_worker(stored: Mark | None)
 
     with pytest.raises(StateMoved, match="partition 3"):
         marks.check({3: stored and stored.to_bytes()})
+
+
+@pytest.mark.parametrize("stored", [a_mark(8), a_mark(9)])
+def test_a_mark_that_has_moved_on_is_not_older(stored: Mark) -> None:
+    """A batch is just about to be settled, or the partition has gone to another."""
+    store, marks = FakeStore(), OwnMarks(LOG)
+    marks.own({3: a_mark(8).to_bytes(), 4: None})
+    store.marks = {3: stored.to_bytes()}
+
+    asyncio.run(require_no_older(store, marks))
+
+
+@pytest.mark.parametrize("stored", [{}, {3: a_mark(7).to_bytes()}])
+def test_a_store_that_is_older_is_noticed_without_a_record(stored: dict[int, bytes]) -> None:
+    """At night, a replica takes over that lacks the last events of the day."""
+    store, marks = FakeStore(), OwnMarks(LOG)
+    marks.own({3: a_mark(8).to_bytes(), 4: None})
+    store.marks = stored
+
+    with pytest.raises(StateMoved, match="left it at 8"):
+        asyncio.run(require_no_older(store, marks))
 
 
 def test_a_partition_that_has_gone_to_another_is_not_read() -> None:

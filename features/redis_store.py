@@ -26,7 +26,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from redis.exceptions import NoScriptError
 
 from features.redis_clients import blocking_client, loop_client
-from stream.state import Replacement, StateMoved, Written
+from stream.state import Foundation, Replacement, StateMoved, Written, foundation
 
 READ_AT_ONCE = 1000  # keys: Redis does nothing else during a script, here for a millisecond
 
@@ -109,8 +109,8 @@ class RowOnlineStore(RedisOnlineStore):
         view: FeatureView,
         new: Mapping[Key, Replacement],
         expected: tuple[FeatureView, Mapping[Key, str]] | None = None,
-        after: Written | None = None,
-    ) -> Written | None:
+        after: Foundation = (),
+    ) -> Foundation:
         """
         Replace the one feature of *view* for each key, all of them or none, in one round trip.
 
@@ -120,10 +120,10 @@ class RowOnlineStore(RedisOnlineStore):
         Args:
             new: The values, and what each of them replaces.
             expected: What must be applied in another view for this to be written.
-            after: The write that this one stands on: it must be there still.
+            after: What an earlier write has returned, for this one to stand on.
 
         Returns:
-            What the next write may stand on: the last of *new*; *after* if there is none.
+            What the next write may stand on.
 
         Raises:
             StateMoved: If anything expected is not so. Nothing is written.
@@ -134,7 +134,7 @@ class RowOnlineStore(RedisOnlineStore):
             return after
         call = _replacement(config, view, new, expected, after)
         _require_unmoved(self._send(config, call))
-        return _written(config, view, new)
+        return _foundation(config, view, new, after)
 
     async def replace_bytes_async(
         self,
@@ -142,14 +142,14 @@ class RowOnlineStore(RedisOnlineStore):
         view: FeatureView,
         new: Mapping[Key, Replacement],
         expected: tuple[FeatureView, Mapping[Key, str]] | None = None,
-        after: Written | None = None,
-    ) -> Written | None:
+        after: Foundation = (),
+    ) -> Foundation:
         """As `replace_bytes`. If it is cancelled, all or nothing may have been written."""
         if not new:
             return after
         call = _replacement(config, view, new, expected, after)
         _require_unmoved(await self._send_async(config, call))
-        return _written(config, view, new)
+        return _foundation(config, view, new, after)
 
     def _send(self, config: RepoConfig, call: _Call) -> Any:
         client = self._get_client(config.online_store)
@@ -209,7 +209,7 @@ def _replacement(
     view: FeatureView,
     new: Mapping[Key, Replacement],
     expected: tuple[FeatureView, Mapping[Key, str]] | None,
-    after: Written | None,
+    after: Foundation,
 ) -> _Call:
     keys = _redis_keys(config, view, list(new))
     field, timestamp_field = _fields(view)
@@ -228,7 +228,7 @@ def _replacement(
 def _others(
     config: RepoConfig,
     expected: tuple[FeatureView, Mapping[Key, str]] | None,
-    after: Written | None,
+    after: Foundation,
 ) -> Iterator[Written]:
     """All that is compared without being replaced."""
     if expected is not None:
@@ -237,15 +237,17 @@ def _others(
             _redis_keys(config, view, list(applied)), applied.values(), strict=True
         ):
             yield Written((redis_key, _applied_field(view)), one)
-    if after is not None:
-        yield after
+    yield from after
 
 
-def _written(config: RepoConfig, view: FeatureView, new: Mapping[Key, Replacement]) -> Written:
-    """Of what has been written, the last: the script writes in their order."""
-    *_, key = new
-    (redis_key,) = _redis_keys(config, view, [key])
-    return Written((redis_key, _applied_field(view)), new[key].applied)
+def _foundation(
+    config: RepoConfig, view: FeatureView, new: Mapping[Key, Replacement], below: Foundation
+) -> Foundation:
+    def where(key: Key) -> tuple[bytes, str]:
+        (redis_key,) = _redis_keys(config, view, [key])
+        return redis_key, _applied_field(view)
+
+    return foundation(new, where, below)
 
 
 def _require_unmoved(moved: bytes | None) -> None:

@@ -12,7 +12,7 @@ import yaml
 from redis.exceptions import RedisError as StoreError
 
 from features.importing import import_feast
-from stream.state import Replacement, Written
+from stream.state import Foundation, Replacement
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -98,20 +98,18 @@ class FeatureRows(Generic[K]):
         self,
         rows: Mapping[K, Replacement],
         expected_marks: Mapping[int, str] | None = None,
-        after: Written | None = None,
-    ) -> Written | None:
+        after: Foundation = (),
+    ) -> Foundation:
         """Replace rows, while the marks of their partitions are still the expected ones."""
         expected = self._marks, expected_marks or {}
-        written: Written | None = self._online.replace_bytes(
+        written: Foundation = self._online.replace_bytes(
             self._config, self._rows, rows, expected, after
         )
         return written
 
-    def write_marks(
-        self, marks: Mapping[int, Replacement], after: Written | None = None
-    ) -> Written | None:
+    def write_marks(self, marks: Mapping[int, Replacement], after: Foundation = ()) -> Foundation:
         """Replace marks."""
-        written: Written | None = self._online.replace_bytes(
+        written: Foundation = self._online.replace_bytes(
             self._config, self._marks, marks, after=after
         )
         return written
@@ -152,20 +150,20 @@ class AsyncRows(Generic[K]):
         self,
         rows: Mapping[K, Replacement],
         expected_marks: Mapping[int, str],
-        after: Written | None = None,
-    ) -> Written | None:
+        after: Foundation = (),
+    ) -> Foundation:
         """Replace rows, while the marks of their partitions are still the expected ones."""
         expected = self._marks, expected_marks
-        written: Written | None = await self._online.replace_bytes_async(
+        written: Foundation = await self._online.replace_bytes_async(
             self._config, self._rows, rows, expected, after
         )
         return written
 
     async def write_marks(
-        self, marks: Mapping[int, Replacement], after: Written | None = None
-    ) -> Written | None:
+        self, marks: Mapping[int, Replacement], after: Foundation = ()
+    ) -> Foundation:
         """Replace marks."""
-        written: Written | None = await self._online.replace_bytes_async(
+        written: Foundation = await self._online.replace_bytes_async(
             self._config, self._marks, marks, after=after
         )
         return written

@@ -22,7 +22,7 @@ from stream.item_row import ItemRow, by_item
 from stream.marks import Mark, OwnMarks, require_no_older, take_over
 from stream.records import Record
 from stream.signals import Deltas, from_bytes
-from stream.state import Replacement, Written
+from stream.state import Foundation, Replacement
 from stream.trending import Trending
 
 WRITTEN_AT_ONCE = 128  # rows: Redis does nothing else for a millisecond
@@ -42,13 +42,13 @@ class ItemStore(Protocol):
         self,
         rows: Mapping[int, Replacement],
         expected_marks: Mapping[int, str],
-        after: Written | None,
+        after: Foundation,
         /,
-    ) -> Written | None: ...
+    ) -> Foundation: ...
 
     async def write_marks(
-        self, marks: Mapping[int, Replacement], after: Written | None, /
-    ) -> Written | None: ...
+        self, marks: Mapping[int, Replacement], after: Foundation, /
+    ) -> Foundation: ...
 
 
 class ItemStatistics:
@@ -140,9 +140,10 @@ class ItemStatistics:
 
     async def _fold(
         self, records: Sequence[Record], said: Sequence[Deltas], expected_marks: Mapping[int, str]
-    ) -> tuple[set[int], Written | None]:
+    ) -> tuple[set[int], Foundation]:
         """Fold, list and replace one item after the other; which *records* were news."""
-        turns, news, written = _Turns(), set[int](), None
+        turns, news = _Turns(), set[int]()
+        written: Foundation = ()
         touched: dict[int, Replacement] = {}
         for heard in by_item(said):
             row = self._rows[heard.item_key]
@@ -162,7 +163,7 @@ class ItemStatistics:
         """Place an item in the trending lists of its partition."""
         self._lists[row.partition].put(key, row.log_interest(), self._category_of(key))
 
-    async def _write_lists(self, marks: Mapping[int, Mark], rows: Written | None) -> Written | None:
+    async def _write_lists(self, marks: Mapping[int, Mark], rows: Foundation) -> Foundation:
         """Replace the trending lists of the partitions that *marks* are of."""
         replacements = {}
         for partition, mark in marks.items():

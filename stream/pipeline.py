@@ -12,7 +12,7 @@ from stream.deployments import Deployment
 from stream.marks import OwnMarks
 from stream.ranking import Answer, Ranker
 from stream.records import Outgoing
-from stream.state import Replacement, Written
+from stream.state import Foundation, Replacement
 
 
 class RowStore(Protocol):
@@ -32,13 +32,11 @@ class RowStore(Protocol):
 
     async def write_rows(
         self, rows: Mapping[str, Replacement], expected_marks: Mapping[int, str]
-    ) -> Written | None:
+    ) -> Foundation:
         """Replace rows while the marks of their partitions are still the expected ones."""
         ...
 
-    async def write_marks(
-        self, marks: Mapping[int, Replacement], after: Written | None
-    ) -> Written | None:
+    async def write_marks(self, marks: Mapping[int, Replacement], after: Foundation) -> Foundation:
         """Replace marks, standing on the rows that they speak for."""
         ...
 

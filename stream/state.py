@@ -3,7 +3,10 @@ What keeps state whole: a value is replaced only if it is as it was read, and if
 before it is still there.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+K = TypeVar("K")
 
 
 class StateMoved(Exception):
@@ -32,10 +35,7 @@ class Replacement(NamedTuple):
 
 class Written(NamedTuple):
     """
-    The last value of a write that the store has acknowledged, for the next write to stand on.
-
-    A store may lose what it has acknowledged: a replica takes over, a log is torn by a crash. It
-    loses from the end, so while this value is there, so is all that was written before it.
+    A value that the store has acknowledged, for the next write to stand on.
 
     Attributes:
         key: Where it lies, in the store's own terms.
@@ -44,3 +44,27 @@ class Written(NamedTuple):
 
     key: Any
     applied: str
+
+
+Foundation = tuple[Written, ...]
+"""What a write stands on: these values must be there still."""
+
+
+def foundation(
+    new: Mapping[K, Replacement], where: Callable[[K], Any], below: Foundation
+) -> Foundation:
+    """
+    What the next write stands on when *new* has been written on *below*.
+
+    A store may lose what it has acknowledged: a replica takes over, a log is torn by a crash. It
+    loses from the end. So the last value that has changed is enough: while it is there, so is all
+    that was written before it. Where nothing has changed, as in a repeat, all of it is looked at.
+
+    Args:
+        where: The store's own terms for a key.
+    """
+    changed = [key for key, one in new.items() if one.applied != one.expected]
+    if changed:
+        last = changed[-1]
+        return (Written(where(last), new[last].applied),)
+    return (*below, *(Written(where(key), one.applied) for key, one in new.items()))

@@ -16,7 +16,7 @@ from stream.marks import OwnMarks
 from stream.pipeline import Pipeline, Rules
 from stream.ranking import Answer, Ranked, RankerInput, RankerUnavailable
 from stream.records import Outgoing
-from stream.state import Replacement, StateMoved, Written
+from stream.state import Foundation, Replacement, StateMoved, foundation
 from tests.builders import an_item
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,16 +70,14 @@ class FakeStore(Interruptible):
         self,
         rows: Mapping[str, Replacement],
         expected_marks: Mapping[int, str],
-        after: Written | None = None,
-    ) -> Written | None:
+        after: Foundation = (),
+    ) -> Foundation:
         await self.reach("before rows")
         written = self._replace(self.rows, rows, expected_marks, after)
         await self.reach("after rows")
         return written
 
-    async def write_marks(
-        self, marks: Mapping[int, Replacement], after: Written | None
-    ) -> Written | None:
+    async def write_marks(self, marks: Mapping[int, Replacement], after: Foundation) -> Foundation:
         await self.reach("before marks")
         written = self._replace(self.marks, marks, {}, after)
         await self.reach("after marks")
@@ -90,23 +88,19 @@ class FakeStore(Interruptible):
         stored: dict[Any, bytes],
         new: Mapping[Any, Replacement],
         expected: Mapping[Any, str],
-        after: Written | None,
-    ) -> Written | None:
+        after: Foundation,
+    ) -> Foundation:
         expected = {**expected, **{key: one.expected for key, one in new.items()}}
         if any(self.applied.get(key, "") != applied for key, applied in expected.items()):
             raise StateMoved("test")
-        if after is not None:
-            store, key = after.key
-            if store.applied.get(key, "") != after.applied:
+        for (store, key), applied in after:
+            if store.applied.get(key, "") != applied:
                 raise StateMoved("what this stands on is gone")
-        if not new:
-            return after
         before = [(stored, {**stored}), (self.applied, {**self.applied})]
         self._undo.append(partial(_restore, before))
         stored.update({key: one.value for key, one in new.items()})
         self.applied.update({key: one.applied for key, one in new.items()})
-        *_, last = new
-        return Written((self, last), new[last].applied)
+        return foundation(new, lambda key: (self, key), after)
 
 
 def _restore(contents: Sequence[tuple[dict[Any, Any], dict[Any, Any]]]) -> None:

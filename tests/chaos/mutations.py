@@ -138,7 +138,7 @@ MUTATIONS = (
             Edit(
                 "stream/recommend.py",
                 "pipeline.marks.replacements(folded.marks), kept)\n",
-                "pipeline.marks.replacements(folded.marks), None)\n",
+                "pipeline.marks.replacements(folded.marks), ())\n",
             )
         ],
     ),

@@ -440,13 +440,42 @@ def test_a_mark_speaks_for_no_rows_that_the_store_has_lost(moment: str) -> None:
     assert counts(pipeline) == [2, 0, 0, 0, 0]
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+@pytest.mark.parametrize("repeat", [["ada", "bob"], ["ada", "bob", "ada"], ["ada", "bob", "eve"]])
+def test_a_mark_speaks_for_no_rows_of_an_earlier_attempt_that_are_lost(
+    repeat: list[str], lost: int
+) -> None:
+    """A death came before the mark; its repeat finds rows as they should be, then they are gone."""
+    records = [a_record(n, user_id=user, at_ms=T0_MS + n) for n, user in enumerate(repeat)]
+    store = FakeStore()
+    first, second = a_pipeline(store=store), a_pipeline(store=store)
+    first.publish.die_at = "before slates"
+    with pytest.raises(Crash):
+        run(first, records[:2])
+
+    async def lose() -> None:
+        store.lose(writes=lost)
+
+    store.meanwhile = ("before marks", lose)
+    if lost == 1 and len(repeat) == 2:  # what is lost had changed nothing
+        run(second, records)
+    else:
+        with pytest.raises(StateMoved):
+            run(second, records)
+
+    run(a_pipeline(store=store), records)
+    for user in repeat:
+        interactions = UserRow.from_bytes(store.rows[user]).lists["interactions"]
+        assert len(interactions) == repeat.count(user)
+
+
 @thorough
 @patch.dict(LIMITS, dict.fromkeys(LIMITS, 2))
 @given(traffic, st.data())
 def test_a_store_that_loses_its_newest_writes_at_any_moment_changes_nothing(
     drawn: list[tuple[str, str, int, int, str]], data: st.DataObject
 ) -> None:
-    """Acknowledged and gone, as a replica's that takes over: whoever wrote them notices."""
+    """Acknowledged and gone, as a replica's that takes over; in a repeat after a death as well."""
     records = as_records(drawn)
     calm = a_pipeline()
     run(calm, records)
@@ -454,19 +483,18 @@ def test_a_store_that_loses_its_newest_writes_at_any_moment_changes_nothing(
     shaken = a_pipeline(store=store)
 
     async def lose() -> None:
-        nonlocal losses
-        losses += 1
         store.meanwhile = shaken.publish.meanwhile = None
         store.lose(data.draw(st.integers(1, 5), label="writes lost"))
 
     while left := after_the_mark(records, stored_marks(store)):
-        moment = data.draw(st.sampled_from(MOMENTS), label="lost")
-        lost = (moment, lose) if losses < 10 else None
-        store.meanwhile = shaken.publish.meanwhile = lost
+        moments = st.sampled_from([None, *MOMENTS] if losses < 10 else [None])
+        moment = data.draw(moments, label="lost")
+        store.meanwhile = shaken.publish.meanwhile = moment and (moment, lose)
+        store.die_at = shaken.publish.die_at = data.draw(moments, label="death")
         try:
             run(shaken, left[: data.draw(st.integers(1, 10), label="batch")])
-        except StateMoved:
-            shaken = a_pipeline(store=store, publish=shaken.publish)
+        except (Crash, StateMoved):
+            shaken, losses = a_pipeline(store=store, publish=shaken.publish), losses + 1
 
     assert stored_marks(store) == stored_marks(calm.store)
     assert counts(shaken) == counts(calm)

@@ -26,7 +26,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from redis.exceptions import NoScriptError
 
 from features.redis_clients import blocking_client, loop_client
-from stream.state import Foundation, Replacement, StateMoved, Written, foundation
+from stream.state import Dependencies, Dependency, Replacement, StateMoved, nearest_dependencies
 
 READ_AT_ONCE = 1000  # keys: Redis does nothing else during a script, here for a millisecond
 
@@ -109,8 +109,8 @@ class RowOnlineStore(RedisOnlineStore):
         view: FeatureView,
         new: Mapping[Key, Replacement],
         expected: tuple[FeatureView, Mapping[Key, str]] | None = None,
-        after: Foundation = (),
-    ) -> Foundation:
+        after: Dependencies = (),
+    ) -> Dependencies:
         """
         Replace the one feature of *view* for each key, all of them or none, in one round trip.
 
@@ -120,10 +120,10 @@ class RowOnlineStore(RedisOnlineStore):
         Args:
             new: The values, and what each of them replaces.
             expected: What must be applied in another view for this to be written.
-            after: What an earlier write has returned, for this one to stand on.
+            after: What an earlier write has returned, and must be there still.
 
         Returns:
-            What the next write may stand on.
+            What a write that depends on this one names as *after*.
 
         Raises:
             StateMoved: If anything expected is not so. Nothing is written.
@@ -134,7 +134,7 @@ class RowOnlineStore(RedisOnlineStore):
             return after
         call = _replacement(config, view, new, expected, after)
         _require_unmoved(self._send(config, call))
-        return _foundation(config, view, new, after)
+        return _dependencies(config, view, new, after)
 
     async def replace_bytes_async(
         self,
@@ -142,14 +142,14 @@ class RowOnlineStore(RedisOnlineStore):
         view: FeatureView,
         new: Mapping[Key, Replacement],
         expected: tuple[FeatureView, Mapping[Key, str]] | None = None,
-        after: Foundation = (),
-    ) -> Foundation:
+        after: Dependencies = (),
+    ) -> Dependencies:
         """As `replace_bytes`. If it is cancelled, all or nothing may have been written."""
         if not new:
             return after
         call = _replacement(config, view, new, expected, after)
         _require_unmoved(await self._send_async(config, call))
-        return _foundation(config, view, new, after)
+        return _dependencies(config, view, new, after)
 
     def _send(self, config: RepoConfig, call: _Call) -> Any:
         client = self._get_client(config.online_store)
@@ -209,7 +209,7 @@ def _replacement(
     view: FeatureView,
     new: Mapping[Key, Replacement],
     expected: tuple[FeatureView, Mapping[Key, str]] | None,
-    after: Foundation,
+    after: Dependencies,
 ) -> _Call:
     keys = _redis_keys(config, view, list(new))
     field, timestamp_field = _fields(view)
@@ -228,26 +228,26 @@ def _replacement(
 def _others(
     config: RepoConfig,
     expected: tuple[FeatureView, Mapping[Key, str]] | None,
-    after: Foundation,
-) -> Iterator[Written]:
+    after: Dependencies,
+) -> Iterator[Dependency]:
     """All that is compared without being replaced."""
     if expected is not None:
         view, applied = expected
         for redis_key, one in zip(
             _redis_keys(config, view, list(applied)), applied.values(), strict=True
         ):
-            yield Written((redis_key, _applied_field(view)), one)
+            yield Dependency((redis_key, _applied_field(view)), one)
     yield from after
 
 
-def _foundation(
-    config: RepoConfig, view: FeatureView, new: Mapping[Key, Replacement], below: Foundation
-) -> Foundation:
+def _dependencies(
+    config: RepoConfig, view: FeatureView, new: Mapping[Key, Replacement], after: Dependencies
+) -> Dependencies:
     def where(key: Key) -> tuple[bytes, str]:
         (redis_key,) = _redis_keys(config, view, [key])
         return redis_key, _applied_field(view)
 
-    return foundation(new, where, below)
+    return nearest_dependencies(new, where, after)
 
 
 def _require_unmoved(moved: bytes | None) -> None:

@@ -12,7 +12,7 @@ import yaml
 from redis.exceptions import RedisError as StoreError
 
 from features.importing import import_feast
-from stream.state import Foundation, Replacement
+from stream.state import Dependencies, Replacement
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -32,7 +32,7 @@ class FeatureRows(Generic[K]):
     Calls block, and may come from any thread. Redis is asked again for a few seconds when it does
     not answer; then its error, a `StoreError`, is raised as it is. Writes are compare-and-set, all
     or nothing: they raise `StateMoved`, and write nothing, if any value is not the expected one, or
-    the write that they stand on is gone. They return what the next one may stand on.
+    what they come *after* is gone. They return what the next one may name as *after*.
 
     Args:
         store: Feast's own store, with our definitions registered.
@@ -98,18 +98,20 @@ class FeatureRows(Generic[K]):
         self,
         rows: Mapping[K, Replacement],
         expected_marks: Mapping[int, str] | None = None,
-        after: Foundation = (),
-    ) -> Foundation:
+        after: Dependencies = (),
+    ) -> Dependencies:
         """Replace rows, while the marks of their partitions are still the expected ones."""
         expected = self._marks, expected_marks or {}
-        written: Foundation = self._online.replace_bytes(
+        written: Dependencies = self._online.replace_bytes(
             self._config, self._rows, rows, expected, after
         )
         return written
 
-    def write_marks(self, marks: Mapping[int, Replacement], after: Foundation = ()) -> Foundation:
+    def write_marks(
+        self, marks: Mapping[int, Replacement], after: Dependencies = ()
+    ) -> Dependencies:
         """Replace marks."""
-        written: Foundation = self._online.replace_bytes(
+        written: Dependencies = self._online.replace_bytes(
             self._config, self._marks, marks, after=after
         )
         return written
@@ -150,20 +152,20 @@ class AsyncRows(Generic[K]):
         self,
         rows: Mapping[K, Replacement],
         expected_marks: Mapping[int, str],
-        after: Foundation = (),
-    ) -> Foundation:
+        after: Dependencies = (),
+    ) -> Dependencies:
         """Replace rows, while the marks of their partitions are still the expected ones."""
         expected = self._marks, expected_marks
-        written: Foundation = await self._online.replace_bytes_async(
+        written: Dependencies = await self._online.replace_bytes_async(
             self._config, self._rows, rows, expected, after
         )
         return written
 
     async def write_marks(
-        self, marks: Mapping[int, Replacement], after: Foundation = ()
-    ) -> Foundation:
+        self, marks: Mapping[int, Replacement], after: Dependencies = ()
+    ) -> Dependencies:
         """Replace marks."""
-        written: Foundation = await self._online.replace_bytes_async(
+        written: Dependencies = await self._online.replace_bytes_async(
             self._config, self._marks, marks, after=after
         )
         return written

@@ -35,7 +35,7 @@ from stream.history import Outcome, UserRow
 from stream.items import InvalidItem, parse_item
 from stream.marks import Mark
 from stream.signals import NO_DELTAS, signal_records
-from stream.state import Foundation, Replacement
+from stream.state import Dependencies, Replacement
 from stream.topics import with_prefix
 
 ROWS_AT_ONCE = 500
@@ -170,7 +170,7 @@ class Folding:
 
     def write(self, users: FeatureRows[str], ends: Mapping[int, int]) -> None:
         """Write all of it into an empty state, each write on the one before it, as workers do."""
-        written: Foundation = ()
+        written: Dependencies = ()
         rows = iter(self.rows.items())
         while chunk := dict(islice(rows, ROWS_AT_ONCE)):
             for row in chunk.values():

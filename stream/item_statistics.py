@@ -22,7 +22,7 @@ from stream.item_row import ItemRow, by_item
 from stream.marks import Mark, OwnMarks, require_no_older, take_over
 from stream.records import Record
 from stream.signals import Deltas, from_bytes
-from stream.state import Foundation, Replacement
+from stream.state import Dependencies, Replacement
 from stream.trending import Trending
 
 WRITTEN_AT_ONCE = 128  # rows: Redis does nothing else for a millisecond
@@ -42,13 +42,13 @@ class ItemStore(Protocol):
         self,
         rows: Mapping[int, Replacement],
         expected_marks: Mapping[int, str],
-        after: Foundation,
+        after: Dependencies,
         /,
-    ) -> Foundation: ...
+    ) -> Dependencies: ...
 
     async def write_marks(
-        self, marks: Mapping[int, Replacement], after: Foundation, /
-    ) -> Foundation: ...
+        self, marks: Mapping[int, Replacement], after: Dependencies, /
+    ) -> Dependencies: ...
 
 
 class ItemStatistics:
@@ -140,10 +140,10 @@ class ItemStatistics:
 
     async def _fold(
         self, records: Sequence[Record], said: Sequence[Deltas], expected_marks: Mapping[int, str]
-    ) -> tuple[set[int], Foundation]:
+    ) -> tuple[set[int], Dependencies]:
         """Fold, list and replace one item after the other; which *records* were news."""
         turns, news = _Turns(), set[int]()
-        written: Foundation = ()
+        written: Dependencies = ()
         touched: dict[int, Replacement] = {}
         for heard in by_item(said):
             row = self._rows[heard.item_key]
@@ -163,7 +163,7 @@ class ItemStatistics:
         """Place an item in the trending lists of its partition."""
         self._lists[row.partition].put(key, row.log_interest(), self._category_of(key))
 
-    async def _write_lists(self, marks: Mapping[int, Mark], rows: Foundation) -> Foundation:
+    async def _write_lists(self, marks: Mapping[int, Mark], rows: Dependencies) -> Dependencies:
         """Replace the trending lists of the partitions that *marks* are of."""
         replacements = {}
         for partition, mark in marks.items():

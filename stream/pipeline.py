@@ -12,7 +12,7 @@ from stream.deployments import Deployment
 from stream.marks import OwnMarks
 from stream.ranking import Answer, Ranker
 from stream.records import Outgoing
-from stream.state import Foundation, Replacement
+from stream.state import Dependencies, Replacement
 
 
 class RowStore(Protocol):
@@ -21,7 +21,7 @@ class RowStore(Protocol):
 
     A write is a compare-and-set, all of it or nothing, and returns when the store has acknowledged
     it. It raises `StateMoved`, and has written nothing, if any value is not the expected one, or if
-    the write that it stands on is gone.
+    what it comes *after* is gone; it returns what the next one may name as that.
     """
 
     async def read(
@@ -32,12 +32,14 @@ class RowStore(Protocol):
 
     async def write_rows(
         self, rows: Mapping[str, Replacement], expected_marks: Mapping[int, str]
-    ) -> Foundation:
+    ) -> Dependencies:
         """Replace rows while the marks of their partitions are still the expected ones."""
         ...
 
-    async def write_marks(self, marks: Mapping[int, Replacement], after: Foundation) -> Foundation:
-        """Replace marks, standing on the rows that they speak for."""
+    async def write_marks(
+        self, marks: Mapping[int, Replacement], after: Dependencies
+    ) -> Dependencies:
+        """Replace marks, after the rows that they speak for."""
         ...
 
 

@@ -20,7 +20,7 @@ from stream.records import Outgoing, Record
 from stream.retrieve import retrieve
 from stream.signals import signal_records
 from stream.slate import Slate, make_slates
-from stream.state import Foundation, Replacement
+from stream.state import Dependencies, Replacement
 from stream.trace import trace_of
 
 log = structlog.get_logger()
@@ -92,7 +92,7 @@ async def _rank(pipeline: Pipeline, folded: Folded) -> Ranking:
         return await retrieve(pipeline, folded, ranking)
 
 
-async def _keep(pipeline: Pipeline, folded: Folded) -> Foundation:
+async def _keep(pipeline: Pipeline, folded: Folded) -> Dependencies:
     """Publish the signals of the batch, then replace the rows that they were computed from."""
     for _ in range(ASKED_WITHIN):  # or packing signals would hold up the request
         await asyncio.sleep(0)

@@ -33,9 +33,9 @@ class Replacement(NamedTuple):
     applied: str
 
 
-class Written(NamedTuple):
+class Dependency(NamedTuple):
     """
-    A value that the store has acknowledged, for the next write to stand on.
+    A value that the store has acknowledged, which the next write depends on.
 
     Attributes:
         key: Where it lies, in the store's own terms.
@@ -46,19 +46,20 @@ class Written(NamedTuple):
     applied: str
 
 
-Foundation = tuple[Written, ...]
-"""What a write stands on: these values must be there still."""
+Dependencies = tuple[Dependency, ...]
+"""What a write comes after: these values must be there still."""
 
 
-def foundation(
-    new: Mapping[K, Replacement], where: Callable[[K], Any], below: Foundation
-) -> Foundation:
+def nearest_dependencies(
+    new: Mapping[K, Replacement], where: Callable[[K], Any], after: Dependencies
+) -> Dependencies:
     """
-    What the next write stands on when *new* has been written on *below*.
+    What the write after this one depends on, when *new* has been written after *after*.
 
     A store may lose what it has acknowledged: a replica takes over, a log is torn by a crash. It
     loses from the end. So the last value that has changed is enough: while it is there, so is all
-    that was written before it. Where nothing has changed, as in a repeat, all of it is looked at.
+    that was written before it (the nearest dependency of Lloyd et al., "Don't settle for eventual",
+    SOSP 2011). Where nothing has changed, as in a repeat, all of it is looked at.
 
     Args:
         where: The store's own terms for a key.
@@ -66,5 +67,5 @@ def foundation(
     changed = [key for key, one in new.items() if one.applied != one.expected]
     if changed:
         last = changed[-1]
-        return (Written(where(last), new[last].applied),)
-    return (*below, *(Written(where(key), one.applied) for key, one in new.items()))
+        return (Dependency(where(last), new[last].applied),)
+    return (*after, *(Dependency(where(key), one.applied) for key, one in new.items()))

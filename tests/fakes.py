@@ -16,7 +16,7 @@ from stream.marks import OwnMarks
 from stream.pipeline import Pipeline, Rules
 from stream.ranking import Answer, Ranked, RankerInput, RankerUnavailable
 from stream.records import Outgoing
-from stream.state import Foundation, Replacement, StateMoved, foundation
+from stream.state import Dependencies, Replacement, StateMoved, nearest_dependencies
 from tests.builders import an_item
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,14 +70,16 @@ class FakeStore(Interruptible):
         self,
         rows: Mapping[str, Replacement],
         expected_marks: Mapping[int, str],
-        after: Foundation = (),
-    ) -> Foundation:
+        after: Dependencies = (),
+    ) -> Dependencies:
         await self.reach("before rows")
         written = self._replace(self.rows, rows, expected_marks, after)
         await self.reach("after rows")
         return written
 
-    async def write_marks(self, marks: Mapping[int, Replacement], after: Foundation) -> Foundation:
+    async def write_marks(
+        self, marks: Mapping[int, Replacement], after: Dependencies
+    ) -> Dependencies:
         await self.reach("before marks")
         written = self._replace(self.marks, marks, {}, after)
         await self.reach("after marks")
@@ -88,8 +90,8 @@ class FakeStore(Interruptible):
         stored: dict[Any, bytes],
         new: Mapping[Any, Replacement],
         expected: Mapping[Any, str],
-        after: Foundation,
-    ) -> Foundation:
+        after: Dependencies,
+    ) -> Dependencies:
         expected = {**expected, **{key: one.expected for key, one in new.items()}}
         if any(self.applied.get(key, "") != applied for key, applied in expected.items()):
             raise StateMoved("test")
@@ -100,7 +102,7 @@ class FakeStore(Interruptible):
         self._undo.append(partial(_restore, before))
         stored.update({key: one.value for key, one in new.items()})
         self.applied.update({key: one.applied for key, one in new.items()})
-        return foundation(new, lambda key: (self, key), after)
+        return nearest_dependencies(new, lambda key: (self, key), after)
 
 
 def _restore(contents: Sequence[tuple[dict[Any, Any], dict[Any, Any]]]) -> None:

@@ -1,29 +1,31 @@
-"""What a write stands on."""
+"""What a write depends on."""
 
-from stream.state import Foundation, Replacement, Written, foundation
+from stream.state import Dependencies, Dependency, Replacement, nearest_dependencies
 
 
-def on(below: Foundation, **applied: tuple[str, str]) -> Foundation:
+def after(earlier: Dependencies, **applied: tuple[str, str]) -> Dependencies:
     """Of keys in their order, what was applied and what is now."""
     new = {key: Replacement(b"", was, now) for key, (was, now) in applied.items()}
-    return foundation(new, str.upper, below)
+    return nearest_dependencies(new, str.upper, earlier)
 
 
-BELOW = (Written("earlier", "3"),)
+EARLIER = (Dependency("earlier", "3"),)
 
 
 def test_the_last_value_that_has_changed_stands_for_all() -> None:
     """One comparison for a batch of hundreds; one that is as it was says nothing of a loss."""
-    assert on(BELOW, ada=("", "1"), bob=("1", "2"), eve=("5", "5")) == (Written("BOB", "2"),)
+    assert after(EARLIER, ada=("", "1"), bob=("1", "2"), eve=("5", "5")) == (
+        Dependency("BOB", "2"),
+    )
 
 
 def test_where_nothing_has_changed_all_of_it_is_looked_at() -> None:
     """A repeat: what it found may have been written last of all."""
-    stood_on = on(BELOW, ada=("1", "1"), bob=("2", "2"))
+    found = after(EARLIER, ada=("1", "1"), bob=("2", "2"))
 
-    assert stood_on == (*BELOW, Written("ADA", "1"), Written("BOB", "2"))
+    assert found == (*EARLIER, Dependency("ADA", "1"), Dependency("BOB", "2"))
 
 
-def test_a_write_of_nothing_stands_on_what_the_one_before_stood_on() -> None:
+def test_a_write_of_nothing_changes_nothing_of_it() -> None:
     """A batch of nothing but refused records, say."""
-    assert on(BELOW) == BELOW
+    assert after(EARLIER) == EARLIER

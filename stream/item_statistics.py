@@ -3,7 +3,7 @@ The owner of items: takes in `signals.v1` and keeps the rows of the items on its
 
 What has arrived is folded into rows in memory; the rows it touched are replaced, then the
 trending lists, then the marks. Whatever is killed, a repeat finds in each row how far it has come.
-Each write stands on the one before it: if the store has lost that one, nothing more is written.
+Each write depends on the one before it: if the store has lost that one, nothing more is written.
 
 Slates are made on the same thread and wait for the same Redis, and they are in a hurry: statistics
 are made in short turns, with rests between them, and written a part at a time.

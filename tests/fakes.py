@@ -97,7 +97,7 @@ class FakeStore(Interruptible):
             raise StateMoved("test")
         for (store, key), applied in after:
             if store.applied.get(key, "") != applied:
-                raise StateMoved("what this stands on is gone")
+                raise StateMoved("what this comes after is gone")
         before = [(stored, {**stored}), (self.applied, {**self.applied})]
         self._undo.append(partial(_restore, before))
         stored.update({key: one.value for key, one in new.items()})

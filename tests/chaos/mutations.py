@@ -179,10 +179,16 @@ MUTATIONS = (
             ),
             Edit(
                 "stream/recommend.py",
+                "        return await pipeline.store.write_rows(\n",
+                "        kept = await pipeline.store.write_rows(\n",
+            ),
+            Edit(
+                "stream/recommend.py",
                 "            pipeline.marks.expected(folded.marks),\n        )\n",
                 "            pipeline.marks.expected(folded.marks),\n        )\n"
                 '    with stage("signals"):\n'
-                "        await pipeline.publish(signal_records(folded.deltas))\n",
+                "        await pipeline.publish(signal_records(folded.deltas))\n"
+                "    return kept\n",
             ),
         ],
     ),

@@ -233,21 +233,19 @@ def _others(
     """All that is compared without being replaced."""
     if expected is not None:
         view, applied = expected
-        for redis_key, one in zip(
-            _redis_keys(config, view, list(applied)), applied.values(), strict=True
-        ):
-            yield Dependency((redis_key, _applied_field(view)), one)
+        yield from map(Dependency, _places(config, view, list(applied)), applied.values())
     yield from after
 
 
 def _dependencies(
     config: RepoConfig, view: FeatureView, new: Mapping[Key, Replacement], after: Dependencies
 ) -> Dependencies:
-    def where(key: Key) -> tuple[bytes, str]:
-        (redis_key,) = _redis_keys(config, view, [key])
-        return redis_key, _applied_field(view)
+    return nearest_dependencies(new, lambda key: _places(config, view, [key])[0], after)
 
-    return nearest_dependencies(new, where, after)
+
+def _places(config: RepoConfig, view: FeatureView, keys: Sequence[Key]) -> list[tuple[bytes, str]]:
+    """Where what is applied lies: the hash of each key, and the field in it."""
+    return [(redis_key, _applied_field(view)) for redis_key in _redis_keys(config, view, keys)]
 
 
 def _require_unmoved(moved: bytes | None) -> None:

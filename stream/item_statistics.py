@@ -163,14 +163,14 @@ class ItemStatistics:
         """Place an item in the trending lists of its partition."""
         self._lists[row.partition].put(key, row.log_interest(), self._category_of(key))
 
-    async def _write_lists(self, marks: Mapping[int, Mark], rows: Dependencies) -> Dependencies:
+    async def _write_lists(self, marks: Mapping[int, Mark], after: Dependencies) -> Dependencies:
         """Replace the trending lists of the partitions that *marks* are of."""
         replacements = {}
         for partition, mark in marks.items():
             lists = self._lists[partition]
             stored, lists.next_offset = lists.applied, mark.next_offset
             replacements[partition] = Replacement(lists.to_bytes(), stored, lists.applied)
-        return await self._trending.write_rows(replacements, self._marks.expected(marks), rows)
+        return await self._trending.write_rows(replacements, self._marks.expected(marks), after)
 
     def _forget(self) -> None:
         """Keep in memory the items touched last."""

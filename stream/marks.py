@@ -124,10 +124,8 @@ class OwnMarks:
         marks = self._read(stored)
         for partition, mark in marks.items():
             if self._last.get(partition) != mark.applied:
-                raise StateMoved(
-                    f"the mark of partition {partition} is at {mark.next_offset}, "
-                    f"this worker left it at {self._last.get(partition, 'none: not its own')}"
-                )
+                left_at = self._last.get(partition, "none: not its own")
+                raise _moved(partition, mark.next_offset, left_at)
         return marks
 
     def positions(self) -> dict[int, int]:
@@ -181,9 +179,13 @@ async def require_no_older(store: MarkStore, marks: OwnMarks) -> None:
     _, stored = await store.read([], list(positions))
     for (partition, left_at), raw in zip(positions.items(), stored, strict=True):
         if (found := Mark.from_bytes(raw).next_offset) < left_at:
-            raise StateMoved(
-                f"the mark of partition {partition} is at {found}, this worker left it at {left_at}"
-            )
+            raise _moved(partition, found, left_at)
+
+
+def _moved(partition: int, found: int, left_at: object) -> StateMoved:
+    return StateMoved(
+        f"the mark of partition {partition} is at {found}, this worker left it at {left_at}"
+    )
 
 
 def _differing(stored: LogId, ours: LogId) -> str:

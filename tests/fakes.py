@@ -12,10 +12,10 @@ from stream import topics
 from stream.catalogue import Catalogue
 from stream.deployments import Deployment
 from stream.keys import item_key
-from stream.marks import OwnMarks
+from stream.marks import Mark, OwnMarks
 from stream.pipeline import Pipeline, Rules
 from stream.ranking import Answer, Ranked, RankerInput, RankerUnavailable
-from stream.records import Outgoing
+from stream.records import Outgoing, Record
 from stream.state import Dependencies, Replacement, StateMoved, nearest_dependencies
 from tests.builders import an_item
 
@@ -55,6 +55,10 @@ class FakeStore(Interruptible):
         self.marks: dict[int, bytes] = {}
         self.applied: dict[Any, str] = {}  # by user, and by partition
         self._undo: list[Callable[[], None]] = beside._undo if beside else []
+
+    def positions(self) -> dict[int, int]:
+        """Partition to the offset that its mark names."""
+        return {p: Mark.from_bytes(raw).next_offset for p, raw in self.marks.items()}
 
     def lose(self, writes: int) -> None:
         """Come back as it was so many *writes* ago, or as it was at first."""
@@ -98,11 +102,18 @@ class FakeStore(Interruptible):
         for (store, key), applied in after:
             if store.applied.get(key, "") != applied:
                 raise StateMoved("what this comes after is gone")
+        if not new:
+            return after
         before = [(stored, {**stored}), (self.applied, {**self.applied})]
         self._undo.append(partial(_restore, before))
         stored.update({key: one.value for key, one in new.items()})
         self.applied.update({key: one.applied for key, one in new.items()})
         return nearest_dependencies(new, lambda key: (self, key), after)
+
+
+def unsettled(records: Sequence[Record], positions: Mapping[int, int]) -> list[Record]:
+    """Those of *records* that do not lie before their partition's position."""
+    return [record for record in records if record.offset >= positions.get(record.partition, 0)]
 
 
 def _restore(contents: Sequence[tuple[dict[Any, Any], dict[Any, Any]]]) -> None:

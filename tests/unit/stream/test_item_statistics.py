@@ -21,7 +21,7 @@ from stream.signals import DELTA, Kind, signal_records
 from stream.state import StateMoved
 from stream.trending import Trending
 from tests.builders import T0_MS
-from tests.fakes import Crash, FakeStore
+from tests.fakes import Crash, FakeStore, unsettled
 
 PARTITIONS = 2
 NAMES = ("hat", "shoes", "scarf")
@@ -119,7 +119,7 @@ def test_what_events_say_is_in_the_rows_the_lists_and_the_marks() -> None:
     }
     assert [key for key, _ in shop.lists().best(9)] == [item_key("hat"), item_key("shoes")]
     assert [key for key, _ in shop.lists().best(9, "hats")] == [item_key("hat")]
-    assert committed == {p: Mark.from_bytes(raw).next_offset for p, raw in shop.items.marks.items()}
+    assert committed == shop.items.positions()
     assert (
         sum(Mark.from_bytes(raw).counts[Outcome.FOLDED] for raw in shop.items.marks.values()) == 3
     )
@@ -216,7 +216,7 @@ def test_a_death_anywhere_changes_nothing(
 
     committed: dict[int, int] = {}
     owner, deaths = shaken.owner(), 0
-    while left := [r for r in log if r.offset >= committed.get(r.partition, 0)]:
+    while left := unsettled(log, committed):
         store = data.draw(st.sampled_from([shaken.items, shaken.trending]), label="store")
         store.die_at = data.draw(st.sampled_from([None, *DEATHS]), label="death")
         if deaths > 5:
@@ -234,8 +234,7 @@ def test_a_death_anywhere_changes_nothing(
         assert (again.counts(), again.sources) == (row.counts(), row.sources)
         assert again.to_bytes() == row.to_bytes()
     assert shaken.lists() == calm.lists()
-    ends = {p: Mark.from_bytes(raw).next_offset for p, raw in shaken.items.marks.items()}
-    assert ends == {p: Mark.from_bytes(raw).next_offset for p, raw in calm.items.marks.items()}
+    assert shaken.items.positions() == calm.items.positions()
 
 
 @settings(deadline=None, max_examples=150, phases=(Phase.explicit, Phase.reuse, Phase.generate))
@@ -253,7 +252,7 @@ def test_a_store_that_loses_its_newest_writes_at_any_moment_changes_nothing(
         shaken.items.lose(data.draw(st.integers(1, 5), label="writes lost"))
 
     owner = shaken.owner()
-    while left := after_the_marks(log, shaken.items):
+    while left := unsettled(log, shaken.items.positions()):
         stores = [shaken.items, shaken.trending]
         if losses < 5:
             moment = data.draw(st.sampled_from([None, *DEATHS]), label="lost")
@@ -271,9 +270,3 @@ def test_a_store_that_loses_its_newest_writes_at_any_moment_changes_nothing(
         key: row.to_bytes() for key, row in calm.rows().items()
     }
     assert shaken.lists() == calm.lists()
-
-
-def after_the_marks(log: Sequence[Record], store: FakeStore) -> list[Record]:
-    """What is not settled by the marks that *store* has."""
-    ends = {p: Mark.from_bytes(raw).next_offset for p, raw in store.marks.items()}
-    return [record for record in log if record.offset >= ends.get(record.partition, 0)]

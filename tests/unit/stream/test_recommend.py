@@ -24,7 +24,7 @@ from stream.signals import Kind, from_bytes, signal_records
 from stream.state import StateMoved
 from stream.trace import Trace
 from tests.builders import T0_MS, a_record, an_item
-from tests.fakes import Crash, FakeItems, FakeRanker, FakeStore, a_pipeline
+from tests.fakes import Crash, FakeItems, FakeRanker, FakeStore, a_pipeline, unsettled
 
 
 def run(pipeline: Pipeline, records: list[Record]) -> dict[int, int]:
@@ -358,12 +358,15 @@ def as_records(drawn: list[tuple[str, str, int, int, str]]) -> list[Record]:
     return records
 
 
-def stored_marks(store: FakeStore) -> dict[int, int]:
-    return {p: Mark.from_bytes(raw).next_offset for p, raw in store.marks.items()}
-
-
-def after_the_mark(records: list[Record], committed: dict[int, int]) -> list[Record]:
-    return [r for r in records if r.offset >= committed.get(r.partition, 0)]
+def assert_same_state(shaken: Pipeline, calm: Pipeline) -> None:
+    """Counts, what was said of items, and every byte of the rows."""
+    assert counts(shaken) == counts(calm)
+    assert signals(shaken) == signals(calm)
+    for user, raw in calm.store.rows.items():
+        expected, actual = UserRow.from_bytes(raw), UserRow.from_bytes(shaken.store.rows[user])
+        for row in (actual, expected):
+            row.settle(10**9)
+        assert actual.to_bytes() == expected.to_bytes()
 
 
 # Shrinking a counterexample of this size takes minutes and makes it little clearer.
@@ -396,7 +399,7 @@ def test_a_crash_anywhere_changes_nothing(
 
     shaken, committed, store = a_pipeline(), {}, FakeStore()
     deaths = 0
-    while left := after_the_mark(records, committed):
+    while left := unsettled(records, committed):
         shaken = a_pipeline(store=store, publish=shaken.publish)
         batch = left[: data.draw(st.integers(1, 10), label="batch")]
         death = data.draw(
@@ -410,13 +413,7 @@ def test_a_crash_anywhere_changes_nothing(
             if data.draw(st.booleans(), label="fresh group"):
                 committed = {}
 
-    assert counts(shaken) == counts(calm)
-    assert signals(shaken) == signals(calm)
-    for user, raw in calm.store.rows.items():
-        expected, actual = UserRow.from_bytes(raw), UserRow.from_bytes(store.rows[user])
-        for row in (actual, expected):
-            row.settle(10**9)
-        assert actual.to_bytes() == expected.to_bytes()
+    assert_same_state(shaken, calm)
     last = {slate["user_id"]: slate["state"] for slate in slates(shaken)}
     assert last == {slate["user_id"]: slate["state"] for slate in slates(calm)}
 
@@ -486,7 +483,7 @@ def test_a_store_that_loses_its_newest_writes_at_any_moment_changes_nothing(
         store.meanwhile = shaken.publish.meanwhile = None
         store.lose(data.draw(st.integers(1, 5), label="writes lost"))
 
-    while left := after_the_mark(records, stored_marks(store)):
+    while left := unsettled(records, store.positions()):
         moments = st.sampled_from([None, *MOMENTS] if losses < 10 else [None])
         moment = data.draw(moments, label="lost")
         store.meanwhile = shaken.publish.meanwhile = moment and (moment, lose)
@@ -496,14 +493,8 @@ def test_a_store_that_loses_its_newest_writes_at_any_moment_changes_nothing(
         except (Crash, StateMoved):
             shaken, losses = a_pipeline(store=store, publish=shaken.publish), losses + 1
 
-    assert stored_marks(store) == stored_marks(calm.store)
-    assert counts(shaken) == counts(calm)
-    assert signals(shaken) == signals(calm)
-    for user, raw in calm.store.rows.items():
-        expected, actual = UserRow.from_bytes(raw), UserRow.from_bytes(store.rows[user])
-        for row in (actual, expected):
-            row.settle(10**9)
-        assert actual.to_bytes() == expected.to_bytes()
+    assert store.positions() == calm.store.positions()
+    assert_same_state(shaken, calm)
 
 
 @thorough

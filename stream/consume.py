@@ -8,8 +8,8 @@ from a list of gaps that, once two one-record gaps lie side by side, covers reco
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -22,9 +22,9 @@ from stream.records import Record
 log = structlog.get_logger()
 
 COMMIT_EVERY_S = 1.0
-FEW = 1 / 5  # of a full batch: for fewer, a second batch beside the first is not worth its cost
+FEW = 1 / 5  # of a full batch: beside fewer, neither a second batch nor a fetch is worth its cost
 FETCHED_WITHIN_S = 0.05  # what has gathered while nothing was fetched
-NEARLY_DONE = 0.7  # of a batch's usual time: what is fetched from here on arrives as it ends
+NEARLY_DONE = 0.7  # of a large batch's usual time: what is fetched from here on arrives as it ends
 
 Handle = Callable[[Sequence[Record]], Awaitable[Mapping[int, int]]]
 
@@ -51,9 +51,9 @@ class MicroBatches:
         every_s: The least from the start of a lane's micro-batch to that of its next, unless it
             was full. If it is more than 0, nothing is fetched from a start until shortly before the
             next: what gathers comes in one fetch, and what the next one takes is not of before.
-        room: Cleared while there is no hurry to fetch, because records wait or are at work; set
-            when a micro-batch is nearly done, so that the next one has what has come by then. A
-            fetch for each record costs more than it brings, and what comes early is old when taken.
+        room: Cleared while there is no hurry to fetch, because records wait or are at work: a fetch
+            for each record costs more than it brings, and what comes early is old when taken. Set
+            when a micro-batch is done, or nearly done: see `_fetching_ahead`.
         on_ready: Called whenever partitions have been assigned, be it none.
     """
 
@@ -238,17 +238,33 @@ class MicroBatches:
     async def _handle_batch(self, records: Sequence[Record]) -> float:
         """The seconds that it took."""
         began_s = perf_counter()
-        self._room.clear()
-        soon = NEARLY_DONE * self._usual_s
-        nearly_done = asyncio.get_running_loop().call_later(soon, self._room.set)
-        offsets = await self._handle(records)
-        nearly_done.cancel()
+        with self._fetching_ahead(len(records)):
+            offsets = await self._handle(records)
         took_s = perf_counter() - began_s
         self._usual_s += (took_s - self._usual_s) / 8
         settled = {TP(self._topic, partition): at for partition, at in offsets.items()}
         self._settled |= settled
         self._uncommitted |= settled
         return took_s
+
+    @contextmanager
+    def _fetching_ahead(self, records: int) -> Iterator[None]:
+        """
+        Make room shortly before a micro-batch will be done, so that the next one need not wait.
+
+        Not beside few records: a fetch takes longer than its wait is, from the same processors, and
+        what it brings is fresher when it begins as the batch ends.
+        """
+        self._room.clear()
+        if records <= self._few:
+            yield
+            return
+        soon_s = NEARLY_DONE * self._usual_s
+        nearly_done = asyncio.get_running_loop().call_later(soon_s, self._room.set)
+        try:
+            yield
+        finally:
+            nearly_done.cancel()
 
     async def _keep_committing(self) -> None:
         # The marks tell what is settled: a commit with every batch would cost each a round trip,

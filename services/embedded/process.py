@@ -54,7 +54,7 @@ class Guard:
 
 
 class Child:
-    """A running child, the leader of a process group (and session) of its own."""
+    """A running child, the leader of a process group of its own."""
 
     def __init__(self, process: asyncio.subprocess.Process, guard: Guard) -> None:
         self._process = process
@@ -68,7 +68,9 @@ class Child:
         """
         Start *command*, its output appended to *log*.
 
-        Its own session keeps a terminal's Ctrl-C from it: the supervisor ends parts in order.
+        Its own process group keeps a terminal's Ctrl-C from it: the supervisor ends parts in order.
+        Not its own session: Linux shares processors out among sessions first (autogroup), and an
+        event waits for all of the parts.
         """
         parent = os.getpid()
 
@@ -84,7 +86,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 env=dict(environment),
-                start_new_session=True,
+                process_group=0,
                 preexec_fn=die_with_parent,
             )
         guard.watch(process.pid)

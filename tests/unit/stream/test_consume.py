@@ -225,6 +225,26 @@ async def test_there_is_room_again_when_a_batch_is_nearly_done() -> None:
         assert len(worker.handled) == 1
 
 
+async def test_beside_few_records_there_is_no_room_until_they_are_done() -> None:
+    """A fetch would take its time from theirs, and bring less than one at their end does."""
+    async with Worker(batch_size=48) as worker:
+        worker.stream.put(0, range(9))
+        await asyncio.sleep(0.8)
+        worker.open.set()
+        await turn()
+        worker.open.clear()
+        worker.stream.put(0, range(9, 18))
+        await turn()
+        await asyncio.sleep(0.2)  # longer than nearly all of the usual 0.1 s
+        beside = worker.room.is_set()
+        worker.open.set()
+        await turn()
+        done = worker.room.is_set()
+
+        assert (beside, done) == (False, True)
+        assert len(worker.handled) == 2
+
+
 async def test_a_rebalance_makes_room() -> None:
     """What waited is dropped: its partitions may come back, and are fetched from again."""
     async with Worker(batch_size=1) as worker:

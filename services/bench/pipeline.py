@@ -43,6 +43,7 @@ SUSTAINED = 0.8  # of saturation
 AT_ONCE_MS, GATHERING_MS = 0, 50
 ACTIONS = 500_000  # drawn; they repeat
 WARM_UP_S = 2.0  # before each figure at a fixed rate
+AT_A_RATE = 4  # times as long as the other figures: of a few seconds one short stall is the p99
 SATURATED_WARM_UP_S = 10.0  # Kafka compiles anew for a consumer of other habits
 FIRST_WARM_UP_S = 10.0  # the ranker's kernels, and Kafka's machine code for large requests
 SMALL_WARM_UP_S = 30.0  # and for small ones, of which it needs some 10,000
@@ -205,11 +206,11 @@ class Bench:
         self._report.figures += middle.values()
         with self._load(self._settings.prefix, traffic, GATHERING_MS) as load:
             rate = SUSTAINED * middle[PIPELINE].events_per_s
-            self._at(rate, PIPELINE, load, traffic, both[PIPELINE][1])
+            self._at(rate, PIPELINE, load, traffic, both[PIPELINE][1], self._asked.seconds)
         for rate in self._asked.rates:
             for way, (prefix, meter) in both.items():
                 with self._load(prefix, traffic, AT_ONCE_MS) as load:
-                    self._at(rate, way, load, traffic, meter)
+                    self._at(rate, way, load, traffic, meter, AT_A_RATE * self._asked.seconds)
 
     def _round(self, way: str, prefix: str, traffic: Traffic, meter: Meter) -> Figure:
         """Saturation, with its share of what writing Redis' log anew costs."""
@@ -240,7 +241,9 @@ class Bench:
 
     def _warm_up_for_rates(self) -> None:
         with self._load(self._settings.prefix, self._traffics[0], AT_ONCE_MS) as load:
-            load.by_schedule(SMALL_WARM_UP_RATE, min(SMALL_WARM_UP_S, 2 * self._asked.seconds))
+            load.by_schedule(
+                SMALL_WARM_UP_RATE, min(SMALL_WARM_UP_S, AT_A_RATE * self._asked.seconds)
+            )
 
     def _saturate(
         self,
@@ -269,11 +272,13 @@ class Bench:
             figure = replace(figure, statistics_s=_statistics_s(meter))
         return figure
 
-    def _at(self, rate: float, way: str, load: Load, traffic: Traffic, meter: Meter) -> None:
+    def _at(
+        self, rate: float, way: str, load: Load, traffic: Traffic, meter: Meter, seconds: float
+    ) -> None:
         self._say(f"{way}, {traffic.name}: {rate:,.0f} events/s")
         load.by_schedule(rate, min(WARM_UP_S, self._asked.seconds))
         before = meter.read()
-        answers = load.by_schedule(rate, self._asked.seconds)
+        answers = load.by_schedule(rate, seconds)
         used = meter.read().since(before)
         self._report.figures.append(_figure(way, traffic, rate, answers, used, meter.memory_mb()))
 

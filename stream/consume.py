@@ -252,8 +252,8 @@ class MicroBatches:
         """
         Make room shortly before a micro-batch will be done, so that the next one need not wait.
 
-        Not beside few records: a fetch takes longer than its wait is, from the same processors, and
-        what it brings is fresher when it begins as the batch ends.
+        Not beside few records: a fetch takes processor time that they want, and one that begins as
+        they end brings what has come until then.
         """
         self._room.clear()
         if records <= self._few:

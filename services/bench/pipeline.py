@@ -43,7 +43,6 @@ SUSTAINED = 0.8  # of saturation
 AT_ONCE_MS, GATHERING_MS = 0, 50
 ACTIONS = 500_000  # drawn; they repeat
 WARM_UP_S = 2.0  # before each figure at a fixed rate
-AT_A_RATE = 4  # times as long as the other figures: of a few seconds one short stall is the p99
 SATURATED_WARM_UP_S = 10.0  # Kafka compiles anew for a consumer of other habits
 FIRST_WARM_UP_S = 10.0  # the ranker's kernels, and Kafka's machine code for large requests
 SMALL_WARM_UP_S = 30.0  # and for small ones, of which it needs some 10,000
@@ -210,7 +209,7 @@ class Bench:
         for rate in self._asked.rates:
             for way, (prefix, meter) in both.items():
                 with self._load(prefix, traffic, AT_ONCE_MS) as load:
-                    self._at(rate, way, load, traffic, meter, AT_A_RATE * self._asked.seconds)
+                    self._at(rate, way, load, traffic, meter, self._asked.seconds_at_a_rate)
 
     def _round(self, way: str, prefix: str, traffic: Traffic, meter: Meter) -> Figure:
         """Saturation, with its share of what writing Redis' log anew costs."""
@@ -241,9 +240,8 @@ class Bench:
 
     def _warm_up_for_rates(self) -> None:
         with self._load(self._settings.prefix, self._traffics[0], AT_ONCE_MS) as load:
-            load.by_schedule(
-                SMALL_WARM_UP_RATE, min(SMALL_WARM_UP_S, AT_A_RATE * self._asked.seconds)
-            )
+            seconds = min(SMALL_WARM_UP_S, self._asked.seconds_at_a_rate)
+            load.by_schedule(SMALL_WARM_UP_RATE, seconds)
 
     def _saturate(
         self,

@@ -39,6 +39,8 @@ def redis(
         # A store would be written anew every few seconds, a third of what Redis does.
         "auto-aof-rewrite-min-size": "512mb",
         "auto-aof-rewrite-percentage": "200",
+        # A third of what the child works would be compression, on a core that slates wait for.
+        "rdbcompression": "no",
         # A row with what is applied to it as one piece of memory, and not as a table of three.
         "hash-max-listpack-value": "8192",
         "save": "",

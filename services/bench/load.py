@@ -1,6 +1,7 @@
 """Events sent by a schedule or as fast as they are answered, and how long each one's slate took."""
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -120,6 +121,10 @@ class _Answer(msgspec.Struct):
 _read = msgspec.json.Decoder(_Answer).decode
 
 
+class Stopped(Exception):
+    """Nobody wants the figure any more."""
+
+
 class Load:
     """
     One storefront that sends *traffic*, and one that receives its slates.
@@ -132,13 +137,20 @@ class Load:
         prefix: Of the topics.
         linger_ms: For so long the storefront gathers events before it sends them. 0 is for slates
             that are wanted soon, more for those that are wanted in numbers.
+        stop: When it is set, whatever goes on raises `Stopped`.
 
     Attributes:
         sent: Events, so far.
     """
 
     def __init__(
-        self, kafka: KafkaConnection, prefix: str, traffic: Traffic, *, linger_ms: int
+        self,
+        kafka: KafkaConnection,
+        prefix: str,
+        traffic: Traffic,
+        *,
+        linger_ms: int,
+        stop: threading.Event,
     ) -> None:
         self._topic = with_prefix(prefix, topics.EVENTS)
         results = with_prefix(prefix, topics.RECOMMENDATIONS)
@@ -153,6 +165,7 @@ class Load:
                 "log_level": 0,
             }
         )
+        self._stop = stop
         self._tick_s = max(TICK_S, linger_ms / 1000 / TICKS)
         self._traffic = traffic
         # No event of another run may have the same id.
@@ -234,6 +247,8 @@ class Load:
         self._unanswered += 1
 
     def _receive(self, timeout_s: float) -> None:
+        if self._stop.is_set():
+            raise Stopped
         self._producer.poll(0)
         first = self._consumer.poll(timeout_s)
         if first is None:

@@ -10,14 +10,15 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from services.bench.figures import BARE_LOOP, PIPELINE, Asked, Figure, Moment, Report
-from services.bench.load import Answers, Load, Traffic
+from services.bench.load import Answers, Load, Stopped, Traffic
 from services.bench.machine import Machine
 from services.bench.preparing import deploy, fill_histories, put_catalogue, write_random_version
 from services.bench.redis_log import RedisLog
@@ -85,7 +86,14 @@ async def measured(
         # and was the p99 of whichever figure it fell into.
         gc.collect()
         gc.freeze()
-        return await asyncio.to_thread(run, bench)
+        measuring = asyncio.get_running_loop().run_in_executor(None, run, bench)
+        try:
+            return await asyncio.shield(measuring)
+        except asyncio.CancelledError:
+            bench.stop()  # before its servers are
+            with suppress(Stopped):
+                await measuring
+            raise
 
 
 async def _ready(running: stack.Stack) -> None:
@@ -117,6 +125,7 @@ class Bench:
         self._traffics = traffics
         self._version = version
         self._say = say
+        self._stop = threading.Event()
         self._report = Report(Machine.this(asked.device), asked)
 
     @classmethod
@@ -153,6 +162,10 @@ class Bench:
             with bench.filling(len(traffic.user_ids)):
                 fill_histories(settings, traffic.user_ids, item_ids, length=asked.history)
         return bench
+
+    def stop(self) -> None:
+        """End what goes on in another thread, with `Stopped`."""
+        self._stop.set()
 
     @contextmanager
     def filling(self, users: int) -> Iterator[None]:
@@ -326,7 +339,7 @@ class Bench:
     @contextmanager
     def _load(self, prefix: str, traffic: Traffic, linger_ms: int) -> Iterator[Load]:
         kafka = KafkaConnection(self._addresses["kafka"])
-        load = Load(kafka, prefix, traffic, linger_ms=linger_ms)
+        load = Load(kafka, prefix, traffic, linger_ms=linger_ms, stop=self._stop)
         try:
             yield load
         finally:

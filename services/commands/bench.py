@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import tempfile
 from dataclasses import asdict, replace
 from functools import partial
@@ -53,6 +54,8 @@ class PipelineByDefault(click.Group):
 @click.group(cls=PipelineByDefault)
 def bench() -> None:
     """Measure how fast this is on this machine: the pipeline, if no part is named."""
+    # As on Ctrl-C: what runs for it is stopped, and its directory deleted.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @bench.command()

@@ -1,13 +1,15 @@
 """The benchmarks measure what they say, on servers of their own."""
 
+import asyncio
 import json
 import os
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.integration.support import HEADRACE
+from tests.integration.support import HEADRACE, eventually
 
 
 @pytest.mark.usefixtures("installed")
@@ -59,6 +61,27 @@ def test_the_pipeline_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
     assert len(report["soak"]) == 2  # of five seconds each, in a tenth of a minute
     assert all(moment["events_per_s"] > 0 for moment in report["soak"])
     assert plot_file.stat().st_size > 0
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_benchmark_that_is_stopped_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Whoever stops it may have no terminal: SIGTERM is as Ctrl-C."""
+    bench = psutil.Popen(
+        [HEADRACE, "bench", "--quick"],
+        env=fresh() | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+    def bare_loop_runs() -> bool:
+        return any("services.bench.bare_loop" in one.cmdline() for one in bench.children())
+
+    asyncio.run(eventually(bare_loop_runs, timeout_s=90))
+    started = bench.children(recursive=True)
+    bench.terminate()
+
+    assert bench.wait(60) == 1
+    assert not psutil.wait_procs(started, timeout=5)[1]
+    assert not list(tmp_path.iterdir())
 
 
 def fresh() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What the supervisor needs to know of one process that it keeps running."""
 
+import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,11 @@ Probe = Callable[[], Coroutine[Any, Any, str | None]]
 
 def _nothing() -> None:
     """The preparation of a part that needs none."""
+
+
+async def _for_ever() -> None:
+    """What goes on beside a part of which nothing is to be done."""
+    await asyncio.Event().wait()
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Part:
     probe: Probe
     requires: tuple[str, ...] = ()  # parts that are ready before this one starts
     prepare: Callable[[], None] = _nothing  # before every start, in a thread
+    beside: Callable[[], Coroutine[Any, Any, None]] = _for_ever  # while it runs, until cancelled
     ready_within_s: float = 180.0
     give_up_after_s: float = 60.0  # without a good answer once it was ready: killed, started again
     stop_within_s: float = 10.0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.embedded.install import Installation
+from services.embedded.old_logs import free_little_by_little
 from services.embedded.part import Part
 from services.embedded.ports import HOST
 from services.embedded.security import USER, Security, write_private
@@ -59,6 +60,7 @@ def redis(
         environment={"PATH": os.defpath, "LANG": "C.UTF-8"},
         probe=lambda: ping(f"{HOST}:{port}", login=login),
         prepare=prepare,
+        beside=lambda: free_little_by_little(directory / "appendonlydir"),
     )
 
 

@@ -97,11 +97,13 @@ class Supervisor:
             child = await Child.start(part.command, part.environment, self._log(part), self._guard)
         except (OSError, subprocess.SubprocessError, CommandFailed) as error:
             return f"cannot be started: {error}"
+        beside = asyncio.create_task(part.beside())
         try:
             status.pid = child.pid
             self._changed()
             return await self._watch(part, child, began_s)
         finally:
+            beside.cancel()
             await child.end(part.stop_within_s)
 
     async def _watch(self, part: Part, child: Child, began_s: float) -> str:

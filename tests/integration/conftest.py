@@ -5,17 +5,21 @@ Real servers for the integration tests: the embedded stack, started once for the
 Triton's model repository), take its place: those of a running ``headrace up --workers 0``, say.
 """
 
+import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from services.embedded import install
+from services.embedded.part import Part
+from services.embedded.process import Guard
+from services.embedded.supervisor import Supervisor
 from services.settings import Settings
-from tests.integration.support import HEADRACE, Processes, Servers, fresh_environment
+from tests.integration.support import HEADRACE, Processes, Servers, Supervise, fresh_environment
 
 OWN = ("HEADRACE_TEST_KAFKA", "HEADRACE_TEST_REDIS", "HEADRACE_TEST_TRITON", "HEADRACE_TEST_MODELS")
 
@@ -99,3 +103,23 @@ def process(environment: dict[str, str], tmp_path: Path) -> Iterator[Processes]:
     processes = Processes(directory, environment)
     yield processes
     processes.end()
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Supervise:
+    """``async with supervise(*parts) as supervisor`` keeps parts running meanwhile."""
+
+    @contextlib.asynccontextmanager
+    async def run(*parts: Part) -> AsyncIterator[Supervisor]:
+        lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
+        guard = Guard(lock)
+        running = Supervisor(parts, log_dir=tmp_path, guard=guard, changed=lambda: None)
+        running.start()
+        try:
+            yield running
+        finally:
+            await running.stop()
+            guard.close()
+            os.close(lock)
+
+    return run

@@ -18,12 +18,14 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 
 from services.connection import running_stack
+from services.embedded.supervisor import Supervisor
 from services.kafka.connection import KafkaConnection
 from services.kafka.topics_setup import ensure_topics
 from services.models.serving import Serving
 from stream.topics import TOPICS, with_prefix
 
 HEADRACE = Path(sys.executable).with_name("headrace")
+Supervise = Callable[..., contextlib.AbstractAsyncContextManager[Supervisor]]
 
 
 @dataclass(frozen=True)

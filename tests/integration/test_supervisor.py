@@ -1,11 +1,9 @@
 """The supervisor on processes of a few lines, which fail in the ways that servers do."""
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,11 +12,8 @@ import pytest
 
 from services.embedded import supervisor as supervision
 from services.embedded.part import Part, Probe
-from services.embedded.process import Guard
-from services.embedded.supervisor import Supervisor
-from tests.integration.support import eventually
+from tests.integration.support import Supervise, eventually
 
-Supervise = Callable[..., contextlib.AbstractAsyncContextManager[Supervisor]]
 FOR_EVER = "import time; time.sleep(600)"
 
 
@@ -27,24 +22,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same behaviour in tenths of a second."""
     monkeypatch.setattr(supervision, "FIRST_BACKOFF_S", 0.05)
     monkeypatch.setattr(supervision, "CHECK_EVERY_S", 0.05)
-
-
-@pytest.fixture
-def supervise(tmp_path: Path) -> Supervise:
-    @contextlib.asynccontextmanager
-    async def run(*parts: Part) -> AsyncIterator[Supervisor]:
-        lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
-        guard = Guard(lock)
-        running = Supervisor(parts, log_dir=tmp_path, guard=guard, changed=lambda: None)
-        running.start()
-        try:
-            yield running
-        finally:
-            await running.stop()
-            guard.close()
-            os.close(lock)
-
-    return run
 
 
 async def works() -> str | None:

@@ -60,17 +60,17 @@ class _Lean(Connection):
             async with asyncio.timeout(self.socket_timeout):
                 await self._send_packed_command(command)
         except BaseException as error:
-            self._abort()
             await self.disconnect(nowait=True)
             if isinstance(error, OSError):  # a timeout is one
                 raise RedisConnectionError(f"Error while writing to socket: {error!r}") from error
             raise
 
-    def _abort(self) -> None:
-        """Forget what the loop still has to send; `disconnect` alone would send it all the same."""
+    async def disconnect(self, nowait: bool = False, *more: Any, **named: Any) -> None:
+        """End the connection: after an error (*nowait*) without what it has still to send."""
         me: Any = self  # untyped there
-        if me._writer is not None:
+        if nowait and me._writer is not None:
             me._writer.transport.abort()
+        await super().disconnect(nowait, *more, **named)
 
     async def can_read_destructive(self) -> bool:
         """

@@ -194,5 +194,6 @@ async def test_a_write_that_is_cut_short_is_not_continued(
     for delay_s in (0, 1):
         await asyncio.sleep(delay_s)
         async with asyncio.timeout(3):
-            rows, _ = await own.read([*large, "ada"], [])
+            rows, marks = await own.read([*large, "ada"], [])
         assert [row and row[:9] for row in rows] == [None] * 8 + [b"ada's"]
+        assert marks == []

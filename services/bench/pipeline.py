@@ -222,7 +222,7 @@ class Bench:
         for rate in self._asked.rates:
             for way, (prefix, meter) in both.items():
                 with self._load(prefix, traffic, AT_ONCE_MS) as load:
-                    self._at(rate, way, load, traffic, meter, self._asked.seconds_at_a_rate)
+                    self._at(rate, way, load, traffic, meter, self._asked.seconds_at(rate))
 
     def _round(self, way: str, prefix: str, traffic: Traffic, meter: Meter) -> Figure:
         """Saturation, with its share of what writing Redis' log anew costs."""
@@ -253,7 +253,7 @@ class Bench:
 
     def _warm_up_for_rates(self) -> None:
         with self._load(self._settings.prefix, self._traffics[0], AT_ONCE_MS) as load:
-            seconds = min(SMALL_WARM_UP_S, self._asked.seconds_at_a_rate)
+            seconds = min(SMALL_WARM_UP_S, self._asked.seconds_at(SMALL_WARM_UP_RATE))
             load.by_schedule(SMALL_WARM_UP_RATE, seconds)
 
     def _saturate(
@@ -288,10 +288,11 @@ class Bench:
     ) -> None:
         self._say(f"{way}, {traffic.name}: {rate:,.0f} events/s")
         load.by_schedule(rate, min(WARM_UP_S, self._asked.seconds))
-        before = meter.read()
+        before, rewritings = meter.read(), self._redis_log.rewritings()
         answers = load.by_schedule(rate, seconds)
-        used = meter.read().since(before)
-        self._report.figures.append(_figure(way, traffic, rate, answers, used, meter.memory_mb()))
+        used, rewritings = meter.read().since(before), self._redis_log.rewritings() - rewritings
+        figure = _figure(way, traffic, rate, answers, used, meter.memory_mb())
+        self._report.figures.append(replace(figure, log_rewritings=rewritings))
 
     def _grown(self, traffic: Traffic) -> Traffic:
         """The same actions, of other users whose rows are as long as rows become."""

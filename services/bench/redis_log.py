@@ -47,6 +47,10 @@ class RedisLog:
         """Bytes."""
         return int(self._redis.info("persistence")["aof_current_size"])
 
+    def rewritings(self) -> int:
+        """How often it has been written anew."""
+        return int(self._redis.info("persistence")["aof_rewrites"])
+
     def growth(self) -> int:
         """By how many bytes it grows, once written anew, until Redis as shipped does it again."""
         base = int(self._redis.info("persistence")["aof_base_size"])

@@ -105,7 +105,7 @@ def plot(report: Report, file: Path) -> None:
 
 def _speed(figures: Sequence[Figure]) -> Table:
     headings = ("events/s", "slates/s", "batch", "p50 ms", "p90 ms", "p99 ms", "worst", "no slate")
-    table = Table("way", "traffic", "offered", *headings)
+    table = Table("way", "traffic", "offered", *headings, "Redis' log rewritten")
     for column in table.columns[2:]:
         column.justify = "right"
     for one in figures:
@@ -116,6 +116,7 @@ def _speed(figures: Sequence[Figure]) -> Table:
             f"{one.batch:.1f}" if one.batch else "",
             *(f"{ms:.1f}" for ms in (one.p50_ms, one.p90_ms, one.p99_ms, one.worst_ms)),
             f"{one.unanswered:,}",
+            f"{one.log_rewritings}" if one.rate else "",
         )
     return table
 

@@ -74,3 +74,11 @@ def test_one_thing_grows_at_a_time() -> None:
     for grown, value, asked in steps:
         assert getattr(asked, grown) == value
         assert replace(asked, **{grown: getattr(usual, grown)}) == usual
+
+
+def test_a_fast_rate_is_offered_for_a_cycle_of_redis_log() -> None:
+    """Some 80,000 events fill it: in half a minute it is written anew, or not, by chance."""
+    usual = Asked()
+
+    assert 1000 * usual.seconds_at(1000) >= 80_000
+    assert usual.seconds_at(500) == 4 * usual.seconds

@@ -78,7 +78,7 @@ class Figure:
     cpu_us: Mapping[str, float]  # by process
     stage_us: Mapping[str, float]  # wall time in the worker
     memory_mb: Mapping[str, float]
-    log_rewritings: int = 0  # of Redis', in the time measured
+    log_rewritings: int | None = None  # of Redis', meanwhile; counted at a rate only
     statistics_s: float | None = None  # after the last slate, until items' statistics were complete
 
     @property

@@ -288,9 +288,10 @@ class Bench:
     ) -> None:
         self._say(f"{way}, {traffic.name}: {rate:,.0f} events/s")
         load.by_schedule(rate, min(WARM_UP_S, self._asked.seconds))
-        before, rewritings = meter.read(), self._redis_log.rewritings()
+        before, rewritten_before = meter.read(), self._redis_log.rewritings()
         answers = load.by_schedule(rate, seconds)
-        used, rewritings = meter.read().since(before), self._redis_log.rewritings() - rewritings
+        used = meter.read().since(before)
+        rewritings = self._redis_log.rewritings() - rewritten_before
         figure = _figure(way, traffic, rate, answers, used, meter.memory_mb())
         self._report.figures.append(replace(figure, log_rewritings=rewritings))
 

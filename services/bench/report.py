@@ -116,7 +116,7 @@ def _speed(figures: Sequence[Figure]) -> Table:
             f"{one.batch:.1f}" if one.batch else "",
             *(f"{ms:.1f}" for ms in (one.p50_ms, one.p90_ms, one.p99_ms, one.worst_ms)),
             f"{one.unanswered:,}",
-            f"{one.log_rewritings}" if one.rate else "",
+            "" if one.log_rewritings is None else f"{one.log_rewritings}",
         )
     return table
 

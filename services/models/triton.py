@@ -31,9 +31,11 @@ DTYPES: Mapping[str, tuple[str, type[np.generic]]] = {
 OUTPUTS = ("item_keys", "scores", "user_vector")
 Client: TypeAlias = triton.InferenceServerClient
 # gRPC's own back-off grows to two minutes: Triton would be back long before its clients are.
+# "min" is gRPC's name for how long it waits for an attempt to connect, not between two. A busy
+# Triton takes more than 100 ms to accept one, and a vanished host is asked anew within 5 s.
 CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -216,6 +216,35 @@ async def test_a_new_version_comes_without_a_failed_request_and_goes_back(
     assert failures == []
     assert await control.ready_versions(stack.triton, "ranker") == (old,)
     assert [one.version for one in announced(shop.environment)][-2:] == [new, old]
+
+
+@asynccontextmanager
+async def slow_to_accept(address: str, delay_s: float) -> AsyncIterator[str]:
+    """A relay to *address* that says nothing on a new connection for *delay_s* seconds."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(delay_s)
+        host, port = address.split(":")
+        from_triton, to_triton = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(copy(reader, to_triton), copy(from_triton, writer))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_triton_that_is_slow_to_accept_a_connection_is_not_down(shop: Shop, stack: Servers):
+    """As one is whose machine is busy: a connection takes it longer than an answer."""
+    async with slow_to_accept(stack.triton, delay_s=0.7) as address:
+        assert await control.ready_versions(address, "ranker") == (shop.version,)
+        ranker = TritonRanker(address)
+        await ranker.rank([WALKER], version=shop.version, deadline_s=5)
+        await ranker.close()
 
 
 def spoiled(good: Path, directory: Path, how: str) -> Path:

@@ -22,14 +22,15 @@ async def serve(port: int, behind: int, certificate: str) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):  # either side has gone: so does the other
             server_reader, server_writer = await asyncio.open_connection(HOST, behind)
-            await asyncio.gather(_copy(reader, server_writer), _copy(server_reader, writer))
+            await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer))
         writer.close()
 
     server = await asyncio.start_server(accept, HOST, port, ssl=context)
     await server.serve_forever()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass on what comes until either side has gone, and close the other."""
     with contextlib.suppress(OSError):
         while data := await reader.read(CHUNK_BYTES):
             writer.write(data)

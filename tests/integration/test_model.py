@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import psutil
 import pytest
 from confluent_kafka import Consumer
 
+from services.embedded.ports import HOST
 from services.embedded.supervisor import CHECK_EVERY_S
+from services.embedded.tls_front import copy
 from services.models import control, repository
 from services.models.config import Placement
 from services.models.loading import load_exactly
@@ -222,20 +224,13 @@ async def test_a_new_version_comes_without_a_failed_request_and_goes_back(
 async def slow_to_accept(address: str, delay_s: float) -> AsyncIterator[str]:
     """A relay to *address* that says nothing on a new connection for *delay_s* seconds."""
 
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await reader.read(1 << 16):
-                writer.write(data)
-        writer.close()
-
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(delay_s)
-        host, port = address.split(":")
-        from_triton, to_triton = await asyncio.open_connection(host, int(port))
+        from_triton, to_triton = await asyncio.open_connection(*address.split(":"))
         await asyncio.gather(copy(reader, to_triton), copy(from_triton, writer))
 
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
-        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with await asyncio.start_server(accept, HOST, 0) as server:
+        yield f"{HOST}:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_a_triton_that_is_slow_to_accept_a_connection_is_not_down(shop: Shop, stack: Servers):

@@ -21,10 +21,10 @@ from feast.infra.online_stores.redis import (
     RedisOnlineStoreConfig,
     RedisType,
 )
-from feast.protos.feast.types.Value_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from redis.exceptions import NoScriptError
 
+from features import values
 from features.redis_clients import blocking_client, loop_client
 from stream.state import Dependencies, Dependency, Replacement, StateMoved, nearest_dependencies
 
@@ -200,8 +200,10 @@ def _values(
     wanted: Sequence[tuple[FeatureView, Sequence[Key]]], answers: Iterable[list[bytes | None]]
 ) -> list[list[bytes | None]]:
     """What the answers to `_reads` say of each of *wanted*."""
-    values = map(_unpack, chain.from_iterable(answers))
-    return [list(islice(values, len(keys))) for _, keys in wanted]
+    unpacked = (
+        None if packed is None else values.unpack(packed) for packed in chain.from_iterable(answers)
+    )
+    return [list(islice(unpacked, len(keys))) for _, keys in wanted]
 
 
 def _replacement(
@@ -216,8 +218,7 @@ def _replacement(
     arguments: list[bytes | str | int] = [len(new), _timestamp(datetime.now(UTC))]
     arguments += [_applied_field(view), timestamp_field, field]
     for row in new.values():
-        value = Value(bytes_val=row.value).SerializeToString()
-        arguments += (row.expected, row.applied, value)
+        arguments += (row.expected, row.applied, values.pack(row.value))
     for other in _others(config, expected, after):
         redis_key, applied_field = other.key
         keys.append(redis_key)
@@ -277,13 +278,6 @@ def _entity_value(key: Key) -> bytes:
         return struct.pack("<IIq", ValueType.INT64.value, 8, key)
     text = key.encode()
     return struct.pack("<II", ValueType.STRING.value, len(text)) + text
-
-
-def _unpack(stored: bytes | None) -> bytes | None:
-    if stored is None:
-        return None
-    unpacked: bytes = Value.FromString(stored).bytes_val
-    return unpacked
 
 
 def _timestamp(moment: datetime) -> bytes:

@@ -2,7 +2,7 @@
 Our Redis online store: Feast's own, with a short way in and out for one packed Bytes feature.
 
 The layout is Feast's, byte for byte, so whatever reads features through Feast reads these rows.
-The short way skips what costs most there: four protobuf messages and a datetime a row.
+The short way skips what costs most there: protobuf messages and a datetime for each row.
 """
 
 import struct

@@ -6,8 +6,9 @@ The short way skips what costs most there: protobuf messages and a datetime for 
 """
 
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha1
 from itertools import chain, islice
 from pathlib import Path
@@ -215,7 +216,7 @@ def _replacement(
 ) -> _Call:
     keys = _redis_keys(config, view, list(new))
     field, timestamp_field = _fields(view)
-    arguments: list[bytes | str | int] = [len(new), _timestamp(datetime.now(UTC))]
+    arguments: list[bytes | str | int] = [len(new), _timestamp(time.time_ns())]
     arguments += [_applied_field(view), timestamp_field, field]
     for row in new.values():
         arguments += (row.expected, row.applied, values.pack(row.value))
@@ -258,7 +259,13 @@ def _require_unmoved(moved: bytes | None) -> None:
 def _fields(view: FeatureView) -> tuple[bytes, bytes]:
     """The hash fields of a view's one feature and of its timestamp."""
     (feature,) = view.features
-    return _mmh3(f"{view.name}:{feature.name}"), f"_ts:{view.name}".encode()
+    return _field(view.name, feature.name), f"_ts:{view.name}".encode()
+
+
+@cache
+def _field(view: str, feature: str) -> bytes:
+    field: bytes = _mmh3(f"{view}:{feature}")
+    return field
 
 
 def _applied_field(view: FeatureView) -> str:
@@ -268,9 +275,15 @@ def _applied_field(view: FeatureView) -> str:
 def _redis_keys(config: RepoConfig, view: FeatureView, keys: Sequence[Key]) -> list[bytes]:
     """As `feast.infra.online_stores.helpers._redis_key`, without a message for each key."""
     (join_key,) = view.join_keys
-    prefix = serialize_entity_key_prefix([join_key], config.entity_key_serialization_version)
+    prefix = _prefix(join_key, config.entity_key_serialization_version)
     project = config.project.encode()
     return [prefix + _entity_value(key) + project for key in keys]
+
+
+@cache
+def _prefix(join_key: str, version: int) -> bytes:
+    prefix: bytes = serialize_entity_key_prefix([join_key], version)
+    return prefix
 
 
 def _entity_value(key: Key) -> bytes:
@@ -280,8 +293,7 @@ def _entity_value(key: Key) -> bytes:
     return struct.pack("<II", ValueType.STRING.value, len(text)) + text
 
 
-def _timestamp(moment: datetime) -> bytes:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    packed: bytes = stamp.SerializeToString()
+def _timestamp(epoch_ns: int) -> bytes:
+    seconds, nanos = divmod(epoch_ns, 1_000_000_000)
+    packed: bytes = Timestamp(seconds=seconds, nanos=nanos).SerializeToString()
     return packed

@@ -83,10 +83,9 @@ def last_tokens(tokens: Tokens, rows: np.ndarray, batch: int, length: int) -> To
     """The newest *length* tokens of each of *batch* rows, ``(B, T)``, padded left with 0."""
     ends = np.cumsum(np.bincount(rows, minlength=batch))  # (B,)
     columns = length - (ends[rows] - np.arange(len(rows)))  # (N,) the newest is at length - 1
-    keep = columns >= 0
-    padded = []
-    for values in tokens:
-        block = np.zeros((batch, length), np.int64)
-        block[rows[keep], columns[keep]] = values[keep]
-        padded.append(block)
-    return Tokens(*padded)
+    kept = np.flatnonzero(columns >= 0)
+    places = rows[kept] * length + columns[kept]
+    blocks = np.zeros((len(Tokens._fields), batch * length), np.int64)
+    for block, values in zip(blocks, tokens, strict=True):
+        block[places] = values[kept]
+    return Tokens(*blocks.reshape(-1, batch, length))

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis import Redis
 
 from features.store import AsyncRows, FeatureRows, StoreError
 from stream.state import Replacement, StateMoved
@@ -152,6 +153,22 @@ async def test_a_redis_that_pauses_for_longer_than_a_call_may_take_is_asked_agai
 
     await writing
     assert await own.read(["eve", "ada"], []) == ([b"eve's", b"ada's"], [])
+
+
+async def test_connections_are_used_again(redis: OwnRedis, own: AsyncRows[str]) -> None:
+    """To connect takes longer than to ask; as many are kept as were wanted at once."""
+
+    async def ask_thrice_at_once() -> None:
+        await asyncio.gather(*(own.read(["ada"], []) for _ in range(3)))
+
+    await ask_thrice_at_once()
+    with Redis(port=redis.port) as watching:
+        made = watching.info("stats")["total_connections_received"]
+        for _ in range(5):
+            await own.read(["ada"], [])
+            await ask_thrice_at_once()
+
+        assert watching.info("stats")["total_connections_received"] == made
 
 
 async def test_a_call_that_is_cancelled_leaves_its_answer_to_nobody(

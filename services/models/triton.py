@@ -131,8 +131,6 @@ class TritonRanker:
             raise RankerUnavailable(f"late: no answer within {deadline_s * 1000:.0f} ms") from None
 
     async def _contract(self, version: str, deadline_s: float) -> Contract:
-        if (known := self._contracts.get(version)) is not None:
-            return known
         return await self._circuit(version).call(
             partial(self.contract, version, deadline_s=deadline_s)
         )
